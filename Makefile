@@ -1,0 +1,102 @@
+# A folder is a stage, a stage is a command, a command is a target. `make export quantize` is the main job, `make test`
+# the proof. Every target sets up what it needs: the Python environment in .venv, npm packages under their lock files.
+
+MODEL  ?= small
+CALIB  ?=
+EVAL   ?=
+COUNT  ?= 64
+PYTHON ?= python3.11
+EXTRAS ?= toolchain,dev
+
+# Weights: those in the repository, else a copy beside it, else the public mirror.
+WEIGHTS ?= $(firstword $(wildcard u2net/weights/$(MODEL).safetensors $(SHARED)/weights/$(PUBLIC_NAME).safetensors) .cache/weights/$(MODEL).onnx)
+SHARED  ?= ../shared
+PUBLIC_NAME = $(if $(filter small,$(MODEL)),u2netp,$(if $(filter full,$(MODEL)),u2net,$(MODEL)))
+
+PY    := .venv/bin/python
+BUILD := build/$(MODEL)
+VENV  := .venv/.installed-$(subst $(comma),-,$(EXTRAS))
+NODE  := eval/browser/node_modules/.package-lock.json
+comma := ,
+
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: help setup export quantize eval gate publish verify demo web train gallery bench compare-int8 sensitivity test lint check chromium lock clean
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+setup: $(VENV) ## the Python environment, from the lock file
+
+$(VENV): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not installed; name another with PYTHON=python3.12" >&2; exit 1; }
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+.cache/weights/%.onnx: | $(VENV)
+	$(PY) -m u2net weights fetch $* --out $@
+
+# ---- the pipeline -------------------------------------------------------------------------------------------------
+
+export: $(BUILD)/fp32.onnx ## checkpoint → build/MODEL/fp32.onnx, fp16.onnx, proven against PyTorch
+
+$(BUILD)/fp32.onnx: $(WEIGHTS) $(wildcard export/*.py u2net/model.py) | $(VENV)
+	$(PY) -m export --model $(MODEL) --weights $(WEIGHTS) --fp16 --ort --out $@
+
+quantize: $(BUILD)/int8.onnx ## float ONNX → build/MODEL/int8.onnx with the same masks
+
+$(BUILD)/int8.onnx: $(BUILD)/fp32.onnx $(wildcard quantize/*.py) | $(VENV)
+	$(PY) -m quantize $< $(if $(CALIB),--calib $(CALIB)) --count $(COUNT) --out $@
+
+eval: $(BUILD)/int8.onnx $(NODE) chromium | $(VENV) ## mask quality and browser latency → build/report/report.html
+	$(PY) -m eval $(BUILD)/fp32.onnx $< $(if $(EVAL),--data $(EVAL)) --out build/report
+
+gate: | $(VENV) ## fail where the report breaks eval/policy.toml
+	$(PY) -m eval gate build/report/report.json --policy eval/policy.toml
+
+publish: web | $(VENV) ## the bundle → dist/
+	$(PY) -m publish --model $(MODEL) --out dist
+
+web: web/dist/.built ## the browser package
+
+web/node_modules/.package-lock.json: web/package-lock.json
+	cd web && npm ci --no-fund --no-audit
+	@touch $@
+
+web/dist/.built: web/node_modules/.package-lock.json $(shell find web/src web/demo -type f 2>/dev/null)
+	cd web && npm run build
+	@touch $@
+
+$(NODE): eval/browser/package-lock.json
+	cd eval/browser && npm ci --no-fund --no-audit
+	@touch $@
+
+# ---- measurements that take longer than a test may ---------------------------------------------------------------
+
+sensitivity: $(BUILD)/fp32.onnx | $(VENV) ## what each layer costs in masks when it becomes int8
+	$(PY) -m quantize sensitivity $< $(if $(CALIB),--calib $(CALIB)) --out $(BUILD)/sensitivity
+
+gallery: $(BUILD)/int8.onnx | $(VENV) ## a contact sheet of cut-outs to look at
+	$(PY) -m eval.gallery --model $< $(if $(EVAL),--data $(EVAL)) --out build/gallery
+
+# ---- proof --------------------------------------------------------------------------------------------------------
+
+chromium: | $(VENV)
+	@test -n "$$CHROME_PATH" || command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	  ls ~/.cache/ms-playwright/chromium* >/dev/null 2>&1 || $(PY) -m playwright install --with-deps chromium || \
+	  { apt-get update -qq && apt-get install -y -qq chromium; }
+
+lint: | $(VENV) ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+test: lint $(NODE) web chromium | $(VENV) ## everything that must hold
+	$(PY) -m pytest -n 2 --dist loadgroup
+
+lock: | $(VENV) ## write constraints.txt anew from what is installed
+	$(PY) -m pip freeze --exclude-editable | sed -E 's/^torch==([0-9.]+).*/torch==\1+cpu ; sys_platform == "linux"\ntorch==\1 ; sys_platform != "linux"/' > constraints.txt
+
+clean: ## remove what was built, keep the environment
+	rm -rf build dist web/dist
