@@ -6,7 +6,6 @@ CALIB  ?=
 EVAL   ?=
 COUNT  ?= 64
 PYTHON ?= python3.11
-EXTRAS ?= toolchain,dev
 
 # Weights: those in the repository, else a copy beside it, else the public mirror.
 WEIGHTS ?= $(firstword $(wildcard u2net/weights/$(MODEL).safetensors $(SHARED)/weights/$(PUBLIC_NAME).safetensors) .cache/weights/$(MODEL).onnx)
@@ -15,9 +14,40 @@ PUBLIC_NAME = $(if $(filter small,$(MODEL)),u2netp,$(if $(filter full,$(MODEL)),
 
 PY    := .venv/bin/python
 BUILD := build/$(MODEL)
-VENV  := .venv/.installed-$(subst $(comma),-,$(EXTRAS))
+VENV  := .venv/.toolchain
+DEV   := .venv/.dev
 NODE  := eval/browser/node_modules/.package-lock.json
-comma := ,
+
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: help setup export quantize eval gate publish verify demo web train gallery bench compare-int8 sensitivity test lint check chromium lock clean
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+setup: $(VENV) ## the Python environment, from the lock file
+
+PIP_INSTALL = $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+
+$(VENV): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not installed; name another, as PYTHON=python3.12" >&2; exit 1; }
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PIP_INSTALL) '.[toolchain]'
+	@touch $@
+
+$(DEV): $(VENV)
+	$(PIP_INSTALL) '.[toolchain,dev,matting,ray,sign,fuzz]'
+	@touch $@
+
+.cache/weights/$(MODEL).onnx)
+SHARED  ?= ../shared
+PUBLIC_NAME = $(if $(filter small,$(MODEL)),u2netp,$(if $(filter full,$(MODEL)),u2net,$(MODEL)))
+
+PY    := .venv/bin/python
+BUILD := build/$(MODEL)
+VENV  := .venv/.toolchain
+DEV   := .venv/.dev
+NODE  := eval/browser/node_modules/.package-lock.json
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -87,15 +117,15 @@ chromium: | $(VENV)
 	  ls ~/.cache/ms-playwright/chromium* >/dev/null 2>&1 || $(PY) -m playwright install --with-deps chromium || \
 	  { apt-get update -qq && apt-get install -y -qq chromium; }
 
-lint: | $(VENV) ## ruff and mypy
+lint: | $(DEV) ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-test: lint $(NODE) web chromium | $(VENV) ## everything that must hold
+test: lint $(NODE) web chromium | $(DEV) ## everything that must hold
 	$(PY) -m pytest -n 2 --dist loadgroup
 
-lock: | $(VENV) ## write constraints.txt anew from what is installed
+lock: | $(DEV) ## write constraints.txt anew from what is installed
 	$(PY) -m pip freeze --exclude-editable | sed -E 's/^torch==([0-9.]+).*/torch==\1+cpu ; sys_platform == "linux"\ntorch==\1 ; sys_platform != "linux"/' > constraints.txt
 
 clean: ## remove what was built, keep the environment
