@@ -1,0 +1,1 @@
+"""PyTorch → ONNX: export, simplify, rewrite for the browser, prove parity (`python -m export`)."""

@@ -1,0 +1,191 @@
+"""PyTorch U²-Net → ONNX.
+
+Notable choices:
+
+- torch's dynamo exporter at opset 18, the lowest that it writes and one that every onnxruntime(-web) since 1.14 reads;
+  IR version 8, which goes with that opset;
+- batch norm is folded into the convolutions here, in float64, so that the PyTorch network that the graph is compared
+  with holds the very same weights;
+- whatever else is done to the graph is a pass (`export.passes`), so each change can be read and tested by itself;
+- nothing of the exporter's own (stack traces, doc strings, module paths) stays in the file: the same weights and
+  settings give the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+import torch
+from torch import Tensor, nn
+
+from u2net.errors import ConfigError, ModelError
+from u2net.model import REBNCONV, U2Net
+
+from .passes.half_weights import HalfWeights
+from .passes.image_interface import ImageInterface
+from .passes.strided_stem import StridedStem
+from .passes.strip_provenance import StripProvenance
+
+__all__ = ["ExportSettings", "export_model", "fold_batch_norm"]
+
+OPSET_VERSION = 18
+IR_VERSION = 8
+OUTPUT_NAMES = ("alpha", "side1", "side2", "side3", "side4", "side5", "side6")
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """What the exported graph takes and gives."""
+
+    size: int | None = None  # side of the square input; None takes the one that the weights were trained for
+    dynamic: bool = False  # height and width free; static graphs let the engine plan memory and fold shapes
+    side_maps: bool = False  # all seven maps; only the fused one is used outside training
+    fp16: bool = False  # store weights as float16: half the download, and no engine computes slower for it
+    interface: str = "tensor"  # what transformers.js and rembg feed; "image" takes what a browser has in hand
+    alpha: str = "uint8"  # type of the image interface's output: what a canvas takes; "float32" keeps every digit
+
+    def __post_init__(self) -> None:
+        if self.size is not None and not 32 <= self.size <= 2048:
+            raise ConfigError(f"--size must be 32 to 2048 pixels, got {self.size}")
+        if self.interface not in ("tensor", "image"):
+            raise ConfigError(f"the interface is tensor or image, not {self.interface!r}")
+        if self.alpha not in ("uint8", "float32"):
+            raise ConfigError(f"alpha is uint8 or float32, not {self.alpha!r}")
+        if self.interface == "image" and self.side_maps:
+            raise ConfigError("side maps go with the tensor interface only: the image interface gives one alpha channel")
+
+
+def fold_batch_norm(model: U2Net) -> U2Net:
+    """A copy of `model` whose batch norms have become part of the convolutions before them (Jacob et al., 1712.05877).
+
+    The state dict keeps the convolutions' names and loses the `bn_s1.*`. Evaluation mode only.
+    """
+    folded = copy.deepcopy(model).eval()
+    for block in folded.modules():
+        if not isinstance(block, REBNCONV) or not isinstance(block.bn_s1, nn.BatchNorm2d):
+            continue
+        conv, norm = block.conv_s1, block.bn_s1
+        assert norm.running_mean is not None and norm.running_var is not None and conv.bias is not None
+        scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+        weight = conv.weight.double() * scale.reshape(-1, 1, 1, 1)
+        bias = (conv.bias.double() - norm.running_mean.double()) * scale + norm.bias.double()
+        conv.weight = nn.Parameter(weight.float(), requires_grad=False)
+        conv.bias = nn.Parameter(bias.float(), requires_grad=False)
+        block.bn_s1 = nn.Identity()  # type: ignore[assignment]
+    return folded
+
+
+class _Outputs(nn.Module):
+    """`model` with only its first `count` maps as outputs."""
+
+    def __init__(self, model: U2Net, count: int) -> None:
+        super().__init__()
+        self.model = model
+        self.count = count
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.model(x)[: self.count]  # type: ignore[no-any-return]
+
+
+def export_model(folded: U2Net, settings: ExportSettings) -> onnx.ModelProto:
+    """The ONNX graph of `folded`, which `fold_batch_norm` returned.
+
+    With the `tensor` interface it maps `input`, float32 (1, 3, size, size) as `u2net.preprocess` makes it, to `alpha`,
+    float32 (1, 1, size, size) in [0, 1], and with `side_maps` to `side1` … `side6`. With the `image` interface it maps
+    `input`, uint8 (1, size, size, 4) RGBA, to `alpha`, uint8 or float32 (1, size, size). With `dynamic` the two sizes
+    are free, and need not be equal. `metadata_props` carry `u2net.interface`, `u2net.size` and `u2net.model`.
+    """
+    size = settings.size or folded.config.size
+    if size % folded.config.stem:
+        raise ConfigError(f"the size must be a multiple of the model's stem ({folded.config.stem}), got {size}")
+    model = _trace(folded, settings, size)
+    passes: list[ir.passes.InPlacePass] = [StripProvenance(), StridedStem()]
+    if settings.interface == "image":
+        passes.append(ImageInterface(alpha=settings.alpha))
+    for one in passes:
+        model = one(model).model
+    proto = _simplify(ir.to_proto(model))
+    if settings.fp16:
+        proto = ir.to_proto(HalfWeights()(ir.from_proto(proto)).model)
+    return _finish(proto, settings, size, folded.config.name)
+
+
+def _trace(folded: U2Net, settings: ExportSettings, size: int) -> ir.Model:
+    count = len(OUTPUT_NAMES) if settings.side_maps else 1
+    shapes = None
+    if settings.dynamic:
+        stem = folded.config.stem
+        height, width = (torch.export.Dim(name, min=32 // stem, max=2048 // stem) for name in ("height", "width"))
+        shapes = ({2: height * stem, 3: width * stem} if stem > 1 else {2: height, 3: width},)
+    example = torch.zeros(1, 3, size, size + 64 if settings.dynamic else size)
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            _Outputs(folded, count).eval(),
+            (example,),
+            dynamo=True,
+            opset_version=OPSET_VERSION,
+            external_data=False,
+            input_names=["input"],
+            output_names=list(OUTPUT_NAMES[:count]),
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model
+    for value in list(model.graph.initializers.values()):
+        if value.name is not None:
+            value.name = value.name.removeprefix("model.")
+    return model
+
+
+def _simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
+    import onnxsim
+
+    simplified, same = onnxsim.simplify(proto)
+    if not same:
+        raise ModelError("onnxsim's result differs from what it was given")
+    return simplified  # type: ignore[no-any-return]
+
+
+def _finish(proto: onnx.ModelProto, settings: ExportSettings, size: int, name: str) -> onnx.ModelProto:
+    left = {node.op_type for node in proto.graph.node} & {"BatchNormalization", "Dropout"}
+    if left:
+        raise ModelError(f"the exported graph still holds {', '.join(sorted(left))}")
+    proto.ir_version = IR_VERSION
+    proto.producer_name = "u2net"
+    proto.producer_version = ""
+    proto.graph.name = name
+    proto.doc_string = ""
+    del proto.metadata_props[:]
+    properties = {
+        "u2net.interface": settings.interface,
+        "u2net.model": name,
+        "u2net.size": "dynamic" if settings.dynamic else str(size),
+    }
+    onnx.helper.set_model_props(proto, properties)
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress lines and warnings about packages that it does not need to itself."""
+    loggers: Sequence[logging.Logger] = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

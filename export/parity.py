@@ -1,0 +1,106 @@
+"""Proof that an exported graph computes what the PyTorch network computes, on pictures, in onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from u2net.errors import QualityError
+from u2net.model import U2Net
+from u2net.preprocess import normalise, resize_for_network
+
+from .exporter import ExportSettings
+
+__all__ = ["MAX_DIFFERENCE", "Parity", "measure_parity"]
+
+MAX_DIFFERENCE = 1e-4  # of a probability; float32 sums in another order differ by about 1e-5
+
+Array = npt.NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Differences between PyTorch's maps and the graph's over `pictures` pictures, absolute, of values in [0, 1].
+
+    `max_levels` is the largest difference of the 8-bit alpha where the graph gives one.
+    """
+
+    pictures: int
+    max_difference: float
+    mean_difference: float
+    max_levels: int | None = None
+
+    def as_figures(self) -> dict[str, float | int]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def measure_parity(
+    proto: onnx.ModelProto,
+    reference: U2Net,
+    settings: ExportSettings,
+    pictures: Iterable[npt.NDArray[np.uint8]],
+    *,
+    limit: float = MAX_DIFFERENCE,
+    progress: Callable[[], None] = lambda: None,
+) -> Parity:
+    """Compare `proto`, exported from `reference` with `settings`, on `pictures`, uint8 (H, W, 3) sRGB.
+
+    Raises `QualityError` where any value differs by more than `limit` or an 8-bit alpha by more than one level.
+    A dynamic graph is compared at a second, oblong size as well.
+    """
+    import onnxruntime
+
+    proto = _with_float_alpha(proto)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    size = settings.size or reference.config.size
+    worst, total, count, seen = 0.0, 0.0, 0, 0
+    levels: int | None = None
+    for index, picture in enumerate(pictures):
+        resized = resize_for_network(picture, size)
+        if settings.dynamic and index % 2:
+            resized = resized[: max(32, size // 2 // 32 * 32)]
+        if settings.interface == "image":
+            resized = np.floor(resized + np.float32(0.5))
+            feed: Array = np.dstack([resized, np.zeros(resized.shape[:2])]).astype(np.uint8)[None]
+        else:
+            feed = normalise(resized)
+        with torch.inference_mode():
+            maps = [m.numpy() for m in reference(torch.from_numpy(normalise(resized)))]
+        results = dict(zip(names, session.run(None, {"input": feed}), strict=True))
+        if "saliency" in results:
+            alpha = results.pop("alpha")
+            expected = np.floor(maps[0][0] * np.float32(255) + np.float32(0.5))
+            levels = max(levels or 0, int(np.abs(alpha.astype(np.float32) - expected).max()))
+        for expected, found in zip(maps, results.values(), strict=False):
+            difference = np.abs(expected.reshape(found.shape) - found)
+            # NaN compares false with everything, so it is looked for by name.
+            worst = float("inf") if np.isnan(found).any() else max(worst, float(difference.max()))
+            total += float(difference.sum(dtype=np.float64))
+            count += difference.size
+        seen += 1
+        progress()
+    if not seen:
+        raise QualityError("parity was measured on no picture at all")
+    if worst > limit:
+        raise QualityError(f"the exported graph differs from PyTorch by {worst:.2g}, more than {limit:.0e}")
+    if levels is not None and levels > 1:
+        raise QualityError(f"the exported graph's 8-bit alpha differs from PyTorch's by {levels} levels")
+    return Parity(seen, worst, total / count, levels)
+
+
+def _with_float_alpha(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """`proto`, with the map before its conversion to bytes as a further output where it gives bytes."""
+    if proto.graph.output[0].type.tensor_type.elem_type != onnx.TensorProto.UINT8:
+        return proto
+    shown = onnx.ModelProto()
+    shown.CopyFrom(proto)
+    shown.graph.output.append(onnx.helper.make_tensor_value_info("saliency", onnx.TensorProto.FLOAT, None))
+    return shown
