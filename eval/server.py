@@ -1,0 +1,99 @@
+"""The page, the engine's files, the models and the pictures, served on loopback with cross-origin isolation.
+
+Without `Cross-Origin-Opener-Policy` and `Cross-Origin-Embedder-Policy` a page has no `SharedArrayBuffer`, and
+onnxruntime-web then silently drops to one thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from u2net.errors import U2NetError
+
+__all__ = ["BenchServer", "ServerError"]
+
+BROWSER_FOLDER = Path(__file__).parent / "browser"
+ENGINE_FOLDER = BROWSER_FOLDER / "node_modules" / "onnxruntime-web" / "dist"
+CONTENT_TYPES = {".html": "text/html; charset=utf-8", ".mjs": "text/javascript", ".wasm": "application/wasm"}
+
+
+class ServerError(U2NetError):
+    """The loopback server cannot start."""
+
+
+class BenchServer:
+    """Serves until closed. `origin` is `http://127.0.0.1:port`; port 0 takes any free one.
+
+    `/` is the page, `/bench/` its scripts, `/ort/` the engine, `/models/<i>` and `/inputs/<i>/<picture>` what
+    `model` and `feed` return. Raises `ServerError` where the port is in use.
+    """
+
+    def __init__(
+        self, model: Callable[[str], bytes], feed: Callable[[int, int], bytes], port: int = 0, isolated: bool = True
+    ) -> None:
+        def respond(path: str) -> tuple[bytes, str] | None:
+            match path.strip("/").split("/"):
+                case [""]:
+                    return (BROWSER_FOLDER / "index.html").read_bytes(), CONTENT_TYPES[".html"]
+                case ["bench", name] if name in ("page.mjs", "bench.mjs"):
+                    return (BROWSER_FOLDER / name).read_bytes(), CONTENT_TYPES[".mjs"]
+                case ["ort", name] if Path(name).suffix in (".mjs", ".wasm") and (ENGINE_FOLDER / name).is_file():
+                    return (ENGINE_FOLDER / name).read_bytes(), CONTENT_TYPES[Path(name).suffix]
+                case ["models", key]:
+                    return model(key), "application/octet-stream"
+                case ["inputs", index, picture]:
+                    return feed(int(index), int(picture)), "application/octet-stream"
+            return None
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                try:
+                    found = respond(self.path.split("?")[0])
+                except (OSError, LookupError, ValueError):
+                    found = None
+                body, content_type = found if found else (b"not found", "text/plain")
+                self.send_response(200 if found else 404)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Cache-Control", "no-store")
+                if isolated:
+                    self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+                    self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+                    self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                pass  # a browser that goes away in the middle of an answer is reported by the driver
+
+        try:
+            self._server = Server(("127.0.0.1", port), Handler)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ServerError(f"cannot serve on 127.0.0.1:{port}: {reason}; choose another --port, or 0") from error
+        self.origin = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def __enter__(self) -> BenchServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
