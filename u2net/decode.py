@@ -1,0 +1,347 @@
+"""Pictures in: any file that people have, decoded to 8-bit sRGB with its orientation applied.
+
+What is done, in this order, and what the caller is told of it (`Decoded.notes`):
+
+1. Only the formats in `FORMATS` are tried, so that no exotic parser (and no external program, as for EPS) sees the
+   bytes. The picture's size is checked before a pixel is decoded.
+2. The first frame or page is taken; that there were more is noted.
+3. Colour: an embedded ICC profile of at most `MAX_PROFILE_BYTES` is converted to sRGB (perceptual intent, through
+   LittleCMS); a larger, damaged or mismatched one is ignored with a note. CMYK without a profile uses Pillow's plain
+   conversion. 16-bit samples become floor((v + 128) / 257), which is v · 255 / 65535 rounded; floating-point samples
+   are taken as [0, 1] where their maximum is at most 1 and as [0, 255] otherwise.
+4. Transparency (an alpha channel, a transparent palette entry or a transparent colour) is kept apart from the colours.
+5. EXIF orientation 1 to 8 is applied; other values are ignored.
+
+The network sees the picture flattened on white (`Decoded.flattened`).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from .artifact import check_path
+from .errors import ImageError, U2NetError
+
+__all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "Decoded", "DecodeLimits", "load_image"]
+
+ByteArray = npt.NDArray[np.uint8]
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | ByteArray
+
+#: Pillow's names of the formats that are read, the commonest first. JPEG includes MPO, which many cameras write.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000")
+#: File suffixes that a folder is searched for.
+SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "avif", "tif", "tiff", "gif", "bmp", "dib"),
+        *("ppm", "pgm", "pbm", "pnm", "jp2", "j2k"),
+    )
+)
+MAX_PIXELS = 100_000_000
+MAX_PROFILE_BYTES = 4 << 20  # the largest printing profiles in use are under 3 MB
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION_TAG = 0x0112
+_PILLOW_LOCK = threading.Lock()  # Pillow's pixel limit and Python's warning filters are global
+
+
+@dataclass(frozen=True)
+class DecodeLimits:
+    """What is refused before it can do harm."""
+
+    max_pixels: int = MAX_PIXELS  # larger than any camera's, and 300 MB decoded
+    max_bytes: int = 1 << 29  # 512 MiB: a 100-megapixel 16-bit TIFF has 600 MB uncompressed, photographs far less
+    max_scans: int = 100  # progressive JPEGs in use have about ten; each one more costs a pass over all pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A decoded picture: `rgb` uint8 (H, W, 3) in sRGB, not premultiplied; `alpha` uint8 (H, W), None if opaque."""
+
+    rgb: ByteArray
+    alpha: ByteArray | None = None
+    format: str | None = None  # Pillow's name of the file format; None for pixels that came from memory
+    frames: int = 1  # frames or pages in the file; the first is what `rgb` holds
+    notes: tuple[str, ...] = ()  # one readable phrase for each thing that a person may want to know
+    exif: bytes | None = None  # the file's EXIF block with the orientation reset; None if it had none
+
+    @property
+    def width(self) -> int:
+        return int(self.rgb.shape[1])
+
+    @property
+    def height(self) -> int:
+        return int(self.rgb.shape[0])
+
+    def flattened(self) -> ByteArray:
+        """uint8 (H, W, 3): `rgb` over white, floor((c · a + 255 · (255 − a) + 127) / 255); `rgb` itself if opaque."""
+        if self.alpha is None:
+            return self.rgb
+        out = np.empty_like(self.rgb)
+        rows = max(1, (1 << 20) // max(1, self.width))  # bands bound the memory
+        for top in range(0, self.height, rows):
+            a = self.alpha[top : top + rows, :, None].astype(np.uint32)
+            c = self.rgb[top : top + rows].astype(np.uint32)
+            out[top : top + rows] = ((c * a + 255 * (255 - a) + 127) // 255).astype(np.uint8)
+        return out
+
+
+def load_image(source: Source, limits: DecodeLimits | None = None) -> Decoded:
+    """Decode `source`: a path, the bytes of a file, a binary file, a Pillow image, or uint8 (H, W[, 3 or 4]) pixels.
+
+    Raises `ImageError`, with one readable line, for whatever cannot be decoded or exceeds `limits`; never anything else
+    that a picture's bytes can cause.
+    """
+    limits = limits or DecodeLimits()
+    if isinstance(source, np.ndarray):
+        return _from_array(source, limits)
+    name = _name(source)
+    try:
+        if isinstance(source, Image.Image):
+            _check_size(source.size, limits)
+            return _convert(source)
+        return _decode(_open(source, limits), limits)
+    except U2NetError as error:
+        raise type(error)(f"{name}: {error}") from error
+    except MemoryError as error:
+        raise ImageError(f"{name}: not enough memory to decode it") from error
+    except RecursionError as error:
+        raise ImageError(f"{name}: damaged") from error
+    except OSError as error:
+        raise ImageError(f"{name}: {_reason(error)}") from error
+    except Exception as error:  # Pillow's parsers raise a dozen types on damaged files (struct.error, KeyError, …)
+        raise ImageError(f"{name}: damaged ({_reason(error)})") from error
+
+
+def _name(source: object) -> str:
+    if isinstance(source, (str, os.PathLike)):
+        return repr(os.fspath(source))[1:-1]
+    return "picture"
+
+
+def _reason(error: BaseException) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    line = " ".join(text.split())
+    return line if len(line) <= 200 else line[:200] + "…"
+
+
+def _open(source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO, limits: DecodeLimits) -> bytes:
+    """All bytes of `source`."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        data = bytes(source)
+    elif isinstance(source, (str, os.PathLike)):
+        data = _read_file(Path(source), limits)
+    else:
+        data = source.read(limits.max_bytes + 1)
+    if len(data) > limits.max_bytes:
+        raise ImageError(f"larger than {limits.max_bytes:,} bytes")
+    if not data:
+        raise ImageError("empty file")
+    return data
+
+
+def _read_file(path: Path, limits: DecodeLimits) -> bytes:
+    try:
+        check_path(path)
+    except U2NetError as error:
+        raise ImageError("control characters in the path") from error
+    if "\0" in str(path):
+        raise ImageError("control characters in the path")
+    # Non-blocking, so that a named pipe without a writer is refused instead of waited for.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ImageError("not a regular file")
+        return file.read(limits.max_bytes + 1)
+
+
+@contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Within, Pillow neither warns of large pictures nor refuses them: this module's own limits decide."""
+    with _PILLOW_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _check_size(size: tuple[int, int], limits: DecodeLimits) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageError("it has no pixels")
+    if width * height > limits.max_pixels:
+        raise ImageError(
+            f"{width}×{height} is {width * height / 1e6:.0f} megapixels, over the limit of "
+            f"{limits.max_pixels / 1e6:g} (raise it with --max-pixels)"
+        )
+
+
+def _decode(data: bytes, limits: DecodeLimits) -> Decoded:
+    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > limits.max_scans:
+        raise ImageError(f"a JPEG of more than {limits.max_scans} scans")
+    with _quiet_pillow():
+        try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        except UnidentifiedImageError:
+            raise ImageError("not a picture of a known format") from None
+    with image:
+        _check_size(image.size, limits)
+        with _quiet_pillow():
+            image.load()
+        _check_size(image.size, limits)
+        return _convert(image)
+
+
+def _convert(image: Image.Image) -> Decoded:
+    """The pixels of an open and loaded Pillow image by the rules of the module."""
+    notes: list[str] = []
+    frames = _frame_count(image)
+    if frames > 1:
+        notes.append(f"first of {frames} {'pages' if image.format == 'TIFF' else 'frames'}")
+    orientation, exif = _exif(image)
+    form = image.format
+    colour, alpha = _split(image, notes)
+    if orientation in _TRANSPOSE:
+        colour = colour.transpose(_TRANSPOSE[orientation])
+        alpha = alpha.transpose(_TRANSPOSE[orientation]) if alpha is not None else None
+    rgb = np.asarray(colour)
+    matte = None
+    if alpha is not None and alpha.getextrema()[0] != 255:
+        matte = np.asarray(alpha)
+    return Decoded(rgb, matte, form, frames, tuple(notes), exif)
+
+
+def _frame_count(image: Image.Image) -> int:
+    if image.format == "MPO":  # a second view or a preview, not an animation
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # counting frames parses the rest of the file, which may be damaged; the first is decoded already
+        return 1
+
+
+def _exif(image: Image.Image) -> tuple[int, bytes | None]:
+    """The orientation (1 if absent or nonsense) and the EXIF block without it."""
+    try:
+        exif = image.getexif()
+        orientation = exif.get(_ORIENTATION_TAG, 1)
+        if not len(exif):
+            return 1, None
+        exif.pop(_ORIENTATION_TAG, None)
+        return (orientation if isinstance(orientation, int) else 1), exif.tobytes()
+    except Exception:  # metadata must never cost the picture
+        return 1, None
+
+
+def _split(image: Image.Image, notes: list[str]) -> tuple[Image.Image, Image.Image | None]:
+    """Colours as an RGB image in sRGB, and alpha as an L image or None."""
+    mode = image.mode
+    profile = image.info.get("icc_profile")
+    if mode.startswith("I") or mode == "F":
+        image = _to_grey8(image)
+    elif mode in ("P", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA") if _has_transparency(image) else image.convert("RGB")
+    elif mode == "1":
+        image = image.convert("L")
+    alpha = image.getchannel("A") if image.mode in ("RGBA", "LA") else None
+    if alpha is not None:
+        image = image.convert("RGB" if image.mode == "RGBA" else "L")
+    if image.mode == "LAB":
+        image = _lab_to_srgb(image)
+    elif profile:
+        image = _to_srgb(image, bytes(profile), notes)
+    return (image if image.mode == "RGB" else image.convert("RGB")), alpha
+
+
+def _has_transparency(image: Image.Image) -> bool:
+    return bool(image.has_transparency_data)
+
+
+def _to_grey8(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and floating-point grey to 8-bit grey."""
+    if image.mode == "F":
+        values = np.nan_to_num(np.asarray(image, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+        scale = 255.0 if values.size and float(values.max()) <= 1.0 else 1.0
+        return Image.fromarray((np.clip(values * scale, 0, 255) + 0.5).astype(np.uint8))
+    samples = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+    return Image.fromarray(((samples + 128) // 257).astype(np.uint8))
+
+
+def _lab_to_srgb(image: Image.Image) -> Image.Image:
+    from PIL import ImageCms
+
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    assert converted is not None
+    return converted
+
+
+def _to_srgb(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image:
+    """`image` (RGB, L or CMYK) through its ICC profile to sRGB; as it is, with a note, where the profile is no good."""
+    if len(profile) > MAX_PROFILE_BYTES:
+        notes.append(f"colour profile of {len(profile):,} bytes ignored")
+        return image
+    if image.mode not in ("RGB", "L", "CMYK"):
+        image = image.convert("RGB")
+    # The profile header names its colour space (ICC.1:2022, 7.2.6); Pillow itself checks that only for some modes.
+    space = profile[16:20]
+    if space != {"RGB": b"RGB ", "L": b"GRAY", "CMYK": b"CMYK"}[image.mode]:
+        if not (image.mode == "L" and space == b"RGB "):
+            notes.append("colour profile of another colour space ignored")
+            return image
+        image = image.convert("RGB")
+    if image.mode == "RGB" and b"sRGB IEC61966-2" in profile[:4096]:
+        return image  # the standard profile of nearly every photograph; its conversion changes nothing
+    from PIL import ImageCms
+
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        target = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+        assert converted is not None
+        return converted
+    except Exception as error:  # a damaged profile must not cost the picture
+        notes.append(f"colour profile ignored ({_reason(error)})")
+        return image
+
+
+def _from_array(pixels: npt.NDArray[np.generic], limits: DecodeLimits) -> Decoded:
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4)):
+        raise ImageError(
+            f"pixels must be uint8 (H, W), (H, W, 3) or (H, W, 4), got {pixels.dtype} {tuple(pixels.shape)}"
+        )
+    if pixels.size == 0:
+        raise ImageError("the picture has no pixels")
+    _check_size((int(pixels.shape[1]), int(pixels.shape[0])), limits)
+    array = pixels.astype(np.uint8, copy=False)
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.shape[2] == 1:
+        array = np.repeat(array, 3, axis=2)
+    decoded = Decoded(np.ascontiguousarray(array[:, :, :3]))
+    if array.shape[2] == 4 and int(array[:, :, 3].min()) != 255:
+        decoded = replace(decoded, alpha=np.ascontiguousarray(array[:, :, 3]))
+    return decoded

@@ -1,0 +1,192 @@
+"""The network, run by onnxruntime: a picture in, its saliency map out.
+
+A model file is read once into memory and looked at before the engine sees it (`onnx_scan`): external data, which would
+let a model read other files, is refused, and so is a graph that is not a U²-Net. What the graph declares as inputs and
+outputs decides; the metadata written by the exporter (`u2net.size`, `u2net.interface`) must agree with it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from .artifact import check_path
+from .errors import ConfigError, ModelError, U2NetError
+from .onnx_scan import OnnxSummary, scan
+from .preprocess import normalise, resize_for_network
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+__all__ = ["Session", "available_cores"]
+
+Interface = Literal["tensor", "image"]
+FloatArray = npt.NDArray[np.float32]
+
+_MAX_MODEL_BYTES = 1 << 30  # `full` in float32 has 176 MB
+_CONVOLUTIONS = 112  # of the paper's eleven stages, side maps not counted; every exported form has at least these
+_CONVOLUTION_TYPES = ("Conv", "QLinearConv", "ConvInteger", "FusedConv", "NhwcConv", "NhwcFusedConv")
+_DEFAULT_SIZE = 320  # where a graph leaves its size open and its metadata says nothing
+_MAX_SIZE = 2048
+_IMAGE_CHANNELS = 4
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1
+
+
+class Session:
+    """A loaded model.
+
+    `size` is the side in pixels of the square picture that the network sees, `interface` says what it takes: `tensor`
+    (normalised float NCHW) or `image` (uint8 RGBA NHWC); see `preprocess`. `threads` is the number of cores that one
+    inference uses, by default all that the process may use.
+
+    Raises `ModelError` where the file is missing, damaged, refused, or not a U²-Net.
+    """
+
+    def __init__(self, model_path: str | os.PathLike[str], threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads must be at least 1, got {threads}")
+        self.model_path = Path(model_path)
+        self.threads = threads or available_cores()
+        try:
+            data = _read_model(self.model_path)
+            summary = scan(data)
+            if summary.external_data:
+                raise ModelError("external data (weights in other files) is refused; export it as one file")
+            self.metadata: dict[str, str] = summary.metadata
+            self._engine = _start_engine(data, self.threads)
+            self.interface, self.size = _contract(self._engine, summary)
+        except U2NetError as error:
+            raise ModelError(f"{repr(str(self.model_path))[1:-1]}: {error}") from error
+        self._input = self._engine.get_inputs()[0]
+        self._output = self._engine.get_outputs()[0]
+
+    def saliency(self, rgb: npt.NDArray[np.uint8]) -> FloatArray:
+        """The saliency map, float32 (size, size) in [0, 1], of a picture, uint8 (H, W, 3) sRGB.
+
+        Raises `ModelError` where the model yields no finite numbers.
+        """
+        return self.run(self.prepare(rgb))
+
+    def prepare(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.generic]:
+        """The network's input for a picture, uint8 (H, W, 3): float (1, 3, size, size) or uint8 (1, size, size, 4)."""
+        picture = resize_for_network(rgb, self.size)
+        if self.interface == "tensor":
+            tensor = normalise(picture)
+            return tensor.astype(np.float16) if self._input.type == "tensor(float16)" else tensor
+        pixels = np.full((1, self.size, self.size, _IMAGE_CHANNELS), 255, np.uint8)
+        np.floor(picture + np.float32(0.5), out=picture)
+        pixels[0, :, :, :3] = picture
+        return pixels
+
+    def run(self, tensor: npt.NDArray[np.generic]) -> FloatArray:
+        """The saliency map, float32 (size, size) in [0, 1], of an input made by `prepare`."""
+        try:
+            result = self._engine.run([self._output.name], {self._input.name: tensor})[0]
+        except Exception as error:  # onnxruntime raises its own family, which derives from Exception alone
+            raise ModelError(f"{self.model_path}: the engine failed: {_one_line(error)}") from error
+        array = np.asarray(result)
+        if array.size != self.size**2:
+            raise ModelError(f"{self.model_path}: gave a map of shape {array.shape}, not {self.size}×{self.size}")
+        scale = np.float32(1 / 255) if array.dtype == np.uint8 else np.float32(1)
+        saliency = array.reshape(self.size, self.size).astype(np.float32) * scale
+        if not np.isfinite(saliency).all():
+            raise ModelError(f"{self.model_path}: gave values that are not finite numbers")
+        return np.clip(saliency, 0.0, 1.0, out=saliency)
+
+
+def _read_model(path: Path) -> bytes:
+    check_path(path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise ModelError("not a regular file")
+            data = file.read(_MAX_MODEL_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if len(data) > _MAX_MODEL_BYTES:
+        raise ModelError(f"larger than {_MAX_MODEL_BYTES:,} bytes")
+    return data
+
+
+def _start_engine(data: bytes, threads: int) -> onnxruntime.InferenceSession:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ModelError(f"onnxruntime is not installed ({error})") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # its warnings go to stderr in many lines; errors come back as exceptions
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.enable_mem_pattern = True
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own family, which derives from Exception alone
+        raise ModelError(f"the engine refuses it: {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    line = " ".join(str(error).split()) or type(error).__name__
+    return line if len(line) <= 240 else line[:240] + "…"
+
+
+def _contract(engine: onnxruntime.InferenceSession, summary: OnnxSummary) -> tuple[Interface, int]:
+    """Interface and size that the graph declares. Raises `ModelError` where they are not a U²-Net's."""
+    inputs, outputs = engine.get_inputs(), engine.get_outputs()
+    if len(inputs) != 1 or not outputs:
+        raise ModelError(f"not a U²-Net: it has {len(inputs)} inputs and {len(outputs)} outputs")
+    shape, dtype = inputs[0].shape, inputs[0].type
+    interface: Interface
+    if dtype in ("tensor(float)", "tensor(float16)") and len(shape) == 4 and shape[1] == 3:
+        interface, sides = "tensor", shape[2:]
+    elif dtype == "tensor(uint8)" and len(shape) == 4 and shape[3] == _IMAGE_CHANNELS:
+        interface, sides = "image", shape[1:3]
+    else:
+        raise ModelError(f"not a U²-Net: its input is {dtype} {_shape(shape)}")
+    if isinstance(shape[0], int) and shape[0] != 1:
+        raise ModelError(f"it takes {shape[0]} pictures at a time; export it for one")
+    stated = summary.metadata.get("u2net.size")
+    if stated is not None and not (stated.isascii() and stated.isdigit()):
+        raise ModelError(f"its metadata says u2net.size = {stated[:40]!r}")
+    fixed = {side for side in sides if isinstance(side, int) and side > 0}
+    if len(fixed) > 1 or (fixed and stated and fixed != {int(stated)}):
+        raise ModelError(f"its input {_shape(shape)} does not agree with size {stated or 'of a square picture'}")
+    size = next(iter(fixed), int(stated) if stated else _DEFAULT_SIZE)
+    if not 32 <= size <= _MAX_SIZE:
+        raise ModelError(f"its input has side {size}; 32 to {_MAX_SIZE} is supported")
+    if summary.metadata.get("u2net.interface", interface) != interface:
+        raise ModelError(f"its metadata says interface {summary.metadata['u2net.interface'][:40]!r}, its input {dtype}")
+    if outputs[0].type not in ("tensor(float)", "tensor(float16)", "tensor(uint8)") or not _is_map(
+        outputs[0].shape, size
+    ):
+        raise ModelError(f"not a U²-Net: its output is {outputs[0].type} {_shape(outputs[0].shape)}")
+    convolutions = sum(summary.operators[name] for name in _CONVOLUTION_TYPES)
+    if convolutions < _CONVOLUTIONS:
+        raise ModelError(f"not a U²-Net: it has {convolutions} convolutions, a U²-Net at least {_CONVOLUTIONS}")
+    return interface, size
+
+
+def _shape(shape: Sequence[int | str | None]) -> str:
+    return "(" + ", ".join(str(side)[:20] for side in shape) + ")"
+
+
+def _is_map(shape: Sequence[int | str | None], size: int) -> bool:
+    """Whether `shape`, ones left out, can be (size, size)."""
+    sides = [side for side in shape if side != 1]
+    open_sides = sum(not isinstance(side, int) for side in sides)
+    fixed = [side for side in sides if isinstance(side, int)]
+    return all(side == size for side in fixed) and len(fixed) <= 2 <= len(fixed) + open_sides

@@ -1,0 +1,126 @@
+"""Cutting out: a picture in, its subject with alpha out.
+
+from u2net import Remover
+Remover("lite.onnx").cutout("photo.jpg").save("cutout.png")
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from .composite import Background, composite
+from .decode import Decoded, DecodeLimits, Source, load_image
+from .encode import EncodeSettings, write_picture
+from .errors import ModelError
+from .infer import Session
+from .postprocess import to_alpha, upsample_bands
+from .preprocess import min_max
+
+__all__ = ["Cutout", "Remover", "default_model"]
+
+ByteArray = npt.NDArray[np.uint8]
+FloatArray = npt.NDArray[np.float32]
+
+#: Where a model is looked for when none is named, in this order: the one that the wheel carries, then what the
+#: pipeline has built under the working folder.
+_PACKAGED = Path(__file__).parent / "models" / "lite.onnx"
+_BUILT = tuple(Path("build") / model / f"{form}.onnx" for model in ("lite", "small") for form in ("int8", "fp32"))
+
+
+def default_model() -> Path:
+    """The model used when none is named. Raises `ModelError`, saying how to make one, where there is none."""
+    for path in (_PACKAGED, *_BUILT):
+        if path.is_file():
+            return path
+    raise ModelError("no model found: name one with --model, or make one with 'make export quantize'")
+
+
+@dataclass(frozen=True, eq=False)
+class Cutout:
+    """A subject. `rgb` uint8 (H, W, 3) and `alpha` uint8 (H, W), not premultiplied; `saliency` as the network gave it.
+
+    `rgb` is black where `alpha` is 0: nothing of the background is carried along unseen.
+    """
+
+    rgb: ByteArray
+    alpha: ByteArray
+    saliency: FloatArray  # float32 (size, size) in [0, 1]
+    source: Decoded
+
+    def rgba(self) -> ByteArray:
+        """uint8 (H, W, 4)."""
+        return np.dstack((self.rgb, self.alpha))
+
+    def image(self) -> Image.Image:
+        """The cut-out as a Pillow image of mode RGBA."""
+        return Image.fromarray(self.rgba())
+
+    def over(self, background: Background) -> ByteArray:
+        """uint8 (H, W, 3): the cut-out in front of `background`."""
+        return composite(self.rgb, self.alpha, background)
+
+    def pixels(self, background: Background | None = None) -> ByteArray:
+        """What is written: `rgba()`, or `over(background)` where there is one."""
+        return self.rgba() if background is None else self.over(background)
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        background: Background | None = None,
+        settings: EncodeSettings | None = None,
+        exif: bytes | None = None,
+    ) -> None:
+        """Write a PNG, WebP or (with a background) JPEG, atomically. Raises `OutputError` and `ConfigError`."""
+        write_picture(path, self.pixels(background), settings, exif)
+
+    def save_mask(self, path: str | os.PathLike[str], settings: EncodeSettings | None = None) -> None:
+        """Write `alpha` as an 8-bit grey picture, atomically. Raises `OutputError` and `ConfigError`."""
+        write_picture(path, self.alpha, settings)
+
+
+class Remover:
+    """A model with its settings. Raises `ModelError` where the model cannot be used.
+
+    `model` is the path of an ONNX file (by default `default_model()`) or a `Session`; `stretch` spreads each map over
+    the full range of [0, 1], which finds faint subjects and makes subjects up where there are none.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | Session | None = None,
+        *,
+        threads: int | None = None,
+        stretch: bool = False,
+        limits: DecodeLimits | None = None,
+    ) -> None:
+        self.session = model if isinstance(model, Session) else Session(model or default_model(), threads)
+        self.stretch = stretch
+        self.limits = limits or DecodeLimits()
+
+    def cutout(self, image: Source | Decoded) -> Cutout:
+        """Cut the subject out of a path, file bytes, a binary file, a Pillow image, uint8 pixels or a `Decoded`.
+
+        Raises `ImageError` where it cannot be decoded.
+        """
+        decoded = image if isinstance(image, Decoded) else load_image(image, self.limits)
+        saliency = self.session.saliency(decoded.flattened())
+        if self.stretch:
+            saliency = min_max(saliency)
+        alpha = self._matte(decoded, saliency)
+        rgb = decoded.rgb.copy()
+        rgb[alpha == 0] = 0
+        return Cutout(rgb, alpha, saliency, decoded)
+
+    def _matte(self, decoded: Decoded, saliency: FloatArray) -> ByteArray:
+        alpha = np.empty((decoded.height, decoded.width), np.uint8)
+        for band, values in upsample_bands(saliency, decoded.height, decoded.width):
+            if decoded.alpha is not None:  # what was transparent stays so
+                values *= decoded.alpha[band].astype(np.float32) / np.float32(255)
+            alpha[band] = to_alpha(values)
+        return alpha
