@@ -101,5 +101,9 @@ def _run(arguments: argparse.Namespace) -> dict[str, Any]:
     for path, sidecar in made.items():
         figures = sidecar["figures"]
         parity = f"within {figures['max_difference']:.1e} of PyTorch, " if "max_difference" in figures else ""
-        console.print(f"{path}  {sidecar['size_bytes']:,} bytes, {parity}sha256 {sidecar["sha256"][:12]}", highlight=False, soft_wrap=True)
+        console.print(
+            f"{path}  {sidecar['size_bytes']:,} bytes, {parity}sha256 {sidecar['sha256'][:12]}",
+            highlight=False,
+            soft_wrap=True,
+        )
     return made

@@ -60,7 +60,9 @@ class ExportSettings:
         if self.alpha not in ("uint8", "float32"):
             raise ConfigError(f"alpha is uint8 or float32, not {self.alpha!r}")
         if self.interface == "image" and self.side_maps:
-            raise ConfigError("side maps go with the tensor interface only: the image interface gives one alpha channel")
+            raise ConfigError(
+                "side maps go with the tensor interface only: the image interface gives one alpha channel"
+            )
 
 
 def fold_batch_norm(model: U2Net) -> U2Net:
@@ -178,7 +180,9 @@ def _finish(proto: onnx.ModelProto, settings: ExportSettings, size: int, name: s
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's progress lines and warnings about packages that it does not need to itself."""
-    loggers: Sequence[logging.Logger] = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    loggers: Sequence[logging.Logger] = [
+        logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")
+    ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

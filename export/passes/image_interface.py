@@ -47,7 +47,9 @@ class ImageInterface(ir.passes.InPlacePass):
     def _normalise(graph: ir.Graph, tensor: ir.Value, height: object, width: object) -> None:
         build = _Builder(graph, "image")
         pixels = ir.Value(
-            name="input", type=ir.TensorType(ir.DataType.UINT8), shape=ir.Shape([1, height, width, 4])  # type: ignore[list-item]
+            name="input",
+            type=ir.TensorType(ir.DataType.UINT8),
+            shape=ir.Shape([1, height, width, 4]),  # type: ignore[list-item]
         )
         rgb = build.node(
             "Slice", [pixels, build.ints("start", [0]), build.ints("end", [3]), build.ints("axis", [3])], "rgb"
