@@ -33,6 +33,7 @@ def write_huggingface_folder(folder: Path, models: dict[str, Path], size: int, c
     write_json(
         folder / "preprocessor_config.json",
         {
+            "image_processor_type": "ViTImageProcessor",  # the plain one: resize, rescale, normalise
             "do_normalize": True,
             "do_pad": False,
             "do_rescale": True,
