@@ -18,7 +18,7 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx
@@ -60,9 +60,7 @@ class ExportSettings:
         if self.alpha not in ("uint8", "float32"):
             raise ConfigError(f"alpha is uint8 or float32, not {self.alpha!r}")
         if self.interface == "image" and self.side_maps:
-            raise ConfigError(
-                "side maps go with the tensor interface only: the image interface gives one alpha channel"
-            )
+            raise ConfigError("side maps go with the tensor interface: the image interface gives one alpha channel")
 
 
 def fold_batch_norm(model: U2Net) -> U2Net:
@@ -94,7 +92,7 @@ class _Outputs(nn.Module):
         self.count = count
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self.model(x)[: self.count]  # type: ignore[no-any-return]
+        return self.model(x)[: self.count]
 
 
 def export_model(folded: U2Net, settings: ExportSettings) -> onnx.ModelProto:
@@ -154,7 +152,7 @@ def _simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
     simplified, same = onnxsim.simplify(proto)
     if not same:
         raise ModelError("onnxsim's result differs from what it was given")
-    return simplified  # type: ignore[no-any-return]
+    return simplified
 
 
 def _finish(proto: onnx.ModelProto, settings: ExportSettings, size: int, name: str) -> onnx.ModelProto:
@@ -180,9 +178,7 @@ def _finish(proto: onnx.ModelProto, settings: ExportSettings, size: int, name: s
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's progress lines and warnings about packages that it does not need to itself."""
-    loggers: Sequence[logging.Logger] = [
-        logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")
-    ]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

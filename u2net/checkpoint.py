@@ -1,4 +1,4 @@
-"""Checkpoints in, checkpoints out: `.safetensors`, `.pth` and `.onnx` become a `U2Net`; a `U2Net` becomes `.safetensors`.
+"""Checkpoints: `.safetensors`, `.pth` and `.onnx` become a `U2Net`, a `U2Net` becomes `.safetensors`.
 
 Notable choices:
 
@@ -49,7 +49,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> U2Net:
         size_bytes = file.stat().st_size
         if not file.is_file():
             raise CheckpointError(f"{file} is not a file")
-        with open(file, "rb") as opened:
+        with file.open("rb") as opened:
             head = opened.read(16)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
@@ -63,10 +63,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> U2Net:
     if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
         return model_from_tensors(_read_pickle(file), source=str(file))
     if file.suffix.lower() == ".onnx":
-        from .onnx_import import read_onnx
+        from .onnx_import import import_onnx
 
-        tensors, size = read_onnx(file)
-        return model_from_tensors(tensors, source=str(file), size=size)
+        return import_onnx(file)
     raise CheckpointError(f"{file} is no checkpoint: neither safetensors, nor a PyTorch .pth, nor .onnx")
 
 
@@ -97,7 +96,7 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]
     try:
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (no mapping)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{file} is not a readable safetensors file: {_one_line(error)}") from error
     try:
@@ -189,17 +188,14 @@ def model_from_tensors(
     *,
     source: str = "the checkpoint",
     config: Mapping[str, Any] | None = None,
-    size: int | None = None,
 ) -> U2Net:
     """A `U2Net` in evaluation mode with these values, whose names are the authors'.
 
-    `config` may say the `name` and `size` that shapes cannot tell; `size` overrides the latter. Raises
-    `CheckpointError` that names missing, left-over, mis-shaped and non-finite tensors.
+    `config` may say the `name` and `size` that shapes cannot tell. Raises `CheckpointError` that names missing,
+    left-over, mis-shaped and non-finite tensors.
     """
     found = detect_config(tensors, source=source)
     said = dict(config or {})
-    if size is not None:
-        said["size"] = size
     if "size" in said:
         if not isinstance(said["size"], int) or not 16 <= said["size"] <= 4096:
             raise CheckpointError(f"{source} says an input size of {said['size']!r}; it must be 16 to 4096 pixels")

@@ -1,8 +1,8 @@
 """Give a graph the interface of a browser: bytes in, bytes out, normalisation inside.
 
-The tensor interface wants a normalised float32 (1, 3, H, W); a page has the uint8 RGBA of a canvas. This pass puts steps
-3 and 4 of `u2net.preprocess` (version 1) before the network and the conversion to alpha bytes behind it, so that a page
-neither has to know the normalisation nor to loop over pixels.
+The tensor interface wants a normalised float32 (1, 3, H, W); a page has the uint8 RGBA of a canvas. This pass puts
+steps 3 and 4 of `u2net.preprocess` (version 1) before the network and the conversion to alpha bytes behind it, so that
+a page neither has to know the normalisation nor to loop over pixels.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class ImageInterface(ir.passes.InPlacePass):
         # Black pictures: values are whole numbers, so only a peak of 0 is below 1.
         guarded = build.node("Max", [peak, build.floats("one", 1.0)], "guarded_peak")
         scaled = build.node("Div", [values, guarded], "scaled")
-        mean = build.floats("mean", np.float32(MEAN).reshape(1, 3, 1, 1))
-        std = build.floats("std", np.float32(STD).reshape(1, 3, 1, 1))
+        mean = build.floats("mean", np.array(MEAN).reshape(1, 3, 1, 1))
+        std = build.floats("std", np.array(STD).reshape(1, 3, 1, 1))
         centred = build.node("Sub", [scaled, mean], "centred")
         normalised = build.node("Div", [centred, std], "normalised")
         normalised.dtype, normalised.shape = tensor.dtype, tensor.shape
@@ -74,7 +74,7 @@ class ImageInterface(ir.passes.InPlacePass):
         build = _Builder(graph, "image")
         saliency.name = "saliency"
         alpha = build.node("Squeeze", [saliency, build.ints("channel_axis", [1])], "flat")
-        kind = ir.DataType.FLOAT
+        kind: ir.DataType = ir.DataType.FLOAT
         if self.alpha == "uint8":
             levels = build.node("Mul", [alpha, build.floats("levels", 255.0)], "levels_of_alpha")
             halves = build.node("Add", [levels, build.floats("half", 0.5)], "half_up")
@@ -96,7 +96,7 @@ class _Builder:
         self.nodes: list[ir.Node] = []
 
     def node(self, op_type: str, inputs: list[ir.Value], name: str, **attributes: object) -> ir.Value:
-        node = ir.node(op_type, inputs, attributes or None, name=f"{self.prefix}/{name}")  # type: ignore[arg-type]
+        node = ir.node(op_type, inputs, attributes or None, name=f"{self.prefix}/{name}")
         node.outputs[0].name = f"{self.prefix}/{name}_out"
         self.nodes.append(node)
         return node.outputs[0]
