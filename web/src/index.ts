@@ -1,0 +1,13 @@
+/**
+ * Background removal in the browser.
+ *
+ *     const remover = await createRemover({ base: "/models/lite/" });
+ *     const { image, alpha, timings, backend } = await remover.cutout(file, { output: "png" });
+ *     await remover.dispose();
+ */
+export * from "./errors.js";
+export { clearCache } from "./loader.js";
+export type { Manifest, ManifestFile, Precision, SelfTest } from "./manifest.js";
+export { parseManifest, SCHEMA_VERSION } from "./manifest.js";
+export { createRemover } from "./remover.js";
+export type * from "./types.js";

@@ -1,0 +1,230 @@
+/**
+ * Pictures out: bands of RGBA go in front of a background and into a PNG, WebP or JPEG, or a bitmap.
+ */
+import { ConfigError, EncodeError } from "./errors.js";
+import { PngWriter } from "./png.js";
+import type { Background, OutputFormat } from "./types.js";
+import { withAlpha } from "./webp.js";
+
+const MAX_CANVAS_PIXELS = 16_777_216; // of Safari on phones; larger pictures are written in bands, which needs no canvas
+const MAX_SIDE: Record<string, number> = { webp: 16383, jpeg: 65500 };
+const BLOCK = 16; // of VP8, with its chroma at half resolution
+
+export interface Sink {
+  /** RGBA rows from y on, not premultiplied. */
+  write(y: number, rgba: Uint8ClampedArray<ArrayBuffer>): Promise<void>;
+  finish(alpha: Uint8Array<ArrayBuffer>): Promise<Blob | ImageBitmap>;
+}
+
+export interface SinkOptions {
+  width: number;
+  height: number;
+  output: OutputFormat;
+  quality: number;
+  background: Background;
+}
+
+/** Throws ConfigError for a background that is none, EncodeError for a size that the format cannot hold. */
+export async function openSink(options: SinkOptions): Promise<Sink> {
+  const { width, height, output } = options;
+  if (Math.max(width, height) > (MAX_SIDE[output] ?? Infinity)) {
+    throw new EncodeError(`${width}×${height} is too large for ${output.toUpperCase()}, whose sides end at ${MAX_SIDE[output]}`);
+  }
+  if (output === "alpha") return alphaSink(width, height);
+  const background = output === "jpeg" && options.background === "transparent" ? "#fff" : options.background;
+  const behind = background === "transparent" ? undefined : await painter(background, width, height);
+  if (output === "png" && width * height > MAX_CANVAS_PIXELS) return bandedSink(width, height, behind);
+  return canvasSink(options, behind);
+}
+
+function alphaSink(width: number, height: number): Sink {
+  return {
+    async write() {},
+    async finish(alpha) {
+      const png = new PngWriter(width, height, 1);
+      const rows = Math.max(1, Math.floor((1 << 22) / width));
+      for (let y = 0; y < height; y += rows) await png.write(alpha.subarray(y * width, Math.min(height, y + rows) * width));
+      return png.finish();
+    },
+  };
+}
+
+function bandedSink(width: number, height: number, behind: Painter | undefined): Sink {
+  const png = new PngWriter(width, height, 4);
+  const under = new Layers(width, behind);
+  return {
+    async write(y, rgba) {
+      const rows = rgba.length / 4 / width;
+      under.paint(y, rows, rgba);
+      await png.write(behind ? under.context.getImageData(0, 0, width, rows).data : rgba);
+    },
+    finish: () => png.finish(),
+  };
+}
+
+/** One band: the background, and the cut-out over it. */
+class Layers {
+  readonly canvas = new OffscreenCanvas(1, 1);
+  readonly context = this.canvas.getContext("2d", { willReadFrequently: true })!;
+  readonly #front = new OffscreenCanvas(1, 1);
+  readonly #frontContext = this.#front.getContext("2d", { willReadFrequently: true })!;
+  constructor(readonly width: number, readonly behind: Painter | undefined) {}
+
+  paint(y: number, rows: number, rgba: Uint8ClampedArray<ArrayBuffer>): void {
+    const { width, behind } = this;
+    if (!behind) return;
+    for (const canvas of [this.canvas, this.#front]) {
+      if (canvas.width !== width) canvas.width = width;
+      if (canvas.height !== rows) canvas.height = rows;
+    }
+    this.context.setTransform(1, 0, 0, 1, 0, -y);
+    this.context.clearRect(0, y, width, rows);
+    behind(this.context);
+    this.#frontContext.putImageData(new ImageData(rgba, width, rows), 0, 0);
+    this.context.drawImage(this.#front, 0, y);
+  }
+}
+
+function canvasSink(options: SinkOptions, behind: Painter | undefined): Sink {
+  const { width, height, output, quality } = options;
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  if (!context) throw new EncodeError(`this browser has no canvas of ${width}×${height}`);
+  behind?.(context);
+  const front = new OffscreenCanvas(1, 1);
+  const frontContext = front.getContext("2d", { willReadFrequently: true })!;
+  // Colours and alpha of a WebP are encoded apart.
+  const apart = output === "webp" && !behind;
+  return {
+    async write(y, rgba) {
+      const rows = rgba.length / 4 / width;
+      if (apart) makeOpaque(rgba, width, rows);
+      const band = new ImageData(rgba, width, rows);
+      if (!behind) {
+        context.putImageData(band, 0, y);
+        return;
+      }
+      if (front.width !== width) front.width = width;
+      if (front.height !== rows) front.height = rows;
+      frontContext.putImageData(band, 0, 0);
+      context.drawImage(front, 0, y);
+    },
+    async finish(alpha) {
+      if (output === "bitmap") return canvas.transferToImageBitmap();
+      const type = `image/${output}`;
+      // At quality 1 Chromium writes lossless WebP, which takes many seconds.
+      let blob: Blob;
+      try {
+        blob = await canvas.convertToBlob({ type, quality: output === "webp" ? Math.min(quality, 0.99) : quality });
+      } catch (error) {
+        throw new EncodeError(`this browser could not write ${output.toUpperCase()}`, { cause: error });
+      }
+      if (blob.type !== type) throw new EncodeError(`this browser cannot write ${output.toUpperCase()}`);
+      if (apart) {
+        const joined = await withAlpha(blob, alpha, width, height);
+        if (!joined) throw new EncodeError("this browser writes no lossy WebP, so transparency cannot be added");
+        blob = joined;
+      }
+      canvas.width = canvas.height = 1;
+      return blob;
+    },
+  };
+}
+
+/**
+ * Opaque colours for a lossy encoder: in blocks that the edge runs through, transparent pixels take the mean of the
+ * visible ones, so that no black bleeds into the edge; blocks without a visible pixel are black, which costs nothing.
+ * Bands start at multiples of the block.
+ */
+function makeOpaque(rgba: Uint8ClampedArray<ArrayBuffer>, width: number, rows: number): void {
+  const words = new Uint32Array(rgba.buffer, rgba.byteOffset, rgba.length / 4); // 0xAABBGGRR
+  for (let top = 0; top < rows; top += BLOCK) {
+    const bottom = Math.min(rows, top + BLOCK);
+    for (let left = 0; left < width; left += BLOCK) {
+      const right = Math.min(width, left + BLOCK);
+      let lowest = 255;
+      let highest = 0;
+      for (let y = top; y < bottom; y++) {
+        for (let i = y * width + left, end = y * width + right; i < end; i++) {
+          const a = words[i] >>> 24;
+          if (a < lowest) lowest = a;
+          if (a > highest) highest = a;
+        }
+      }
+      if (lowest === 255) continue;
+      let fill = 0xff000000;
+      if (lowest === 0 && highest > 0) {
+        let [r, g, b, weight] = [0, 0, 0, 0];
+        for (let y = top; y < bottom; y++) {
+          for (let p = (y * width + left) * 4, end = (y * width + right) * 4; p < end; p += 4) {
+            const a = rgba[p + 3];
+            r += rgba[p] * a;
+            g += rgba[p + 1] * a;
+            b += rgba[p + 2] * a;
+            weight += a;
+          }
+        }
+        fill |= (b / weight) << 16 | (g / weight) << 8 | (r / weight);
+      }
+      for (let y = top; y < bottom; y++) {
+        for (let i = y * width + left, end = y * width + right; i < end; i++) {
+          words[i] = words[i] >>> 24 ? words[i] | 0xff000000 : fill;
+        }
+      }
+    }
+  }
+}
+
+/** Fills the whole picture's rectangle, under the context's transform. */
+type Painter = (context: OffscreenCanvasRenderingContext2D) => void;
+
+async function painter(background: Exclude<Background, "transparent">, width: number, height: number): Promise<Painter> {
+  const probe = new OffscreenCanvas(1, 1).getContext("2d")!;
+  const colour = (text: string): string => {
+    // A canvas ignores what it does not understand; two different starts show whether it did.
+    const read = (start: string): string => {
+      probe.fillStyle = start;
+      probe.fillStyle = text;
+      return String(probe.fillStyle);
+    };
+    if (read("#000001") !== read("#000002")) throw new ConfigError(`the background ${JSON.stringify(text)} is no CSS colour`);
+    return text;
+  };
+  if (typeof background === "string") {
+    const fill = colour(background);
+    return (context) => {
+      context.fillStyle = fill;
+      context.fillRect(0, 0, width, height);
+    };
+  }
+  if ("stops" in background) {
+    const { stops, angle = 180 } = background;
+    if (!Array.isArray(stops) || stops.length < 2) throw new ConfigError("a gradient needs at least two stops");
+    stops.forEach(colour);
+    // As CSS linear-gradient: 0 is upwards, 90 to the right, and the corners get the end colours.
+    const [sin, cos] = [Math.sin((angle * Math.PI) / 180), Math.cos((angle * Math.PI) / 180)];
+    const half = (Math.abs(width * sin) + Math.abs(height * cos)) / 2;
+    const [cx, cy] = [width / 2, height / 2];
+    return (context) => {
+      const gradient = context.createLinearGradient(cx - sin * half, cy + cos * half, cx + sin * half, cy - cos * half);
+      stops.forEach((stop, i) => gradient.addColorStop(i / (stops.length - 1), stop));
+      context.fillStyle = gradient;
+      context.fillRect(0, 0, width, height);
+    };
+  }
+  if (background.image) {
+    const { image } = background;
+    const bitmap = image instanceof Blob ? await createImageBitmap(image).catch((error) => {
+      throw new ConfigError("the background picture cannot be decoded", { cause: error });
+    }) : image;
+    const scale = Math.max(width / bitmap.width, height / bitmap.height);
+    return (context) => {
+      context.fillStyle = "#fff";
+      context.fillRect(0, 0, width, height);
+      context.imageSmoothingQuality = "high";
+      context.drawImage(bitmap, (width - bitmap.width * scale) / 2, (height - bitmap.height * scale) / 2,
+        bitmap.width * scale, bitmap.height * scale);
+    };
+  }
+  throw new ConfigError("a background is \"transparent\", a CSS colour, { stops, angle } or { image }");
+}

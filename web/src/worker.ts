@@ -1,0 +1,54 @@
+/** The worker's end: requests in, answers out, one picture at a time. */
+import { ConfigError, toMessage } from "./errors.js";
+import { Pipeline } from "./pipeline.js";
+import type { Answer, Request } from "./protocol.js";
+import type { ConvertResult, CutoutResult } from "./types.js";
+
+/** What is used of DedicatedWorkerGlobalScope, whose types cannot live beside the page's. */
+const scope = globalThis as unknown as {
+  readonly name: string;
+  onmessage: (event: MessageEvent<Request>) => void;
+  postMessage(message: Answer, transfer: Transferable[]): void;
+};
+
+// Bundlers may put ONNX Runtime into this very file, which it then starts again as its own helper threads.
+if (!scope.name.startsWith("em-pthread")) {
+  let pipeline: Pipeline | undefined;
+  let queue: Promise<unknown> = Promise.resolve();
+  const running = new Map<number, AbortController>();
+
+  const run = async (request: Exclude<Request, { type: "abort" }>, signal: AbortSignal): Promise<void> => {
+    const { id } = request;
+    const answer = (message: Answer, transfer: Transferable[] = []): void => scope.postMessage(message, transfer);
+    try {
+      signal.throwIfAborted();
+      if (request.type === "create") {
+        pipeline = await Pipeline.create(request.options, (progress) => answer({ id, type: "progress", progress }), signal);
+        answer({ id, type: "done", value: pipeline.info });
+        return;
+      }
+      if (!pipeline) throw new ConfigError("the model is not loaded");
+      const transfer: Transferable[] = [];
+      const value: CutoutResult | ConvertResult = request.type === "cutout"
+        ? await pipeline.cutout(request.picture, request.options, signal)
+        : await pipeline.convert(request.picture, request.options, signal);
+      if ("alpha" in value) transfer.push((value as CutoutResult).alpha.data.buffer);
+      if (value.image instanceof ImageBitmap) transfer.push(value.image);
+      answer({ id, type: "done", value }, transfer);
+    } catch (error) {
+      answer({ id, type: "failed", error: toMessage(error) });
+    } finally {
+      running.delete(id);
+    }
+  };
+
+  scope.onmessage = ({ data }) => {
+    if (data.type === "abort") {
+      running.get(data.id)?.abort();
+      return;
+    }
+    const controller = new AbortController();
+    running.set(data.id, controller);
+    queue = queue.then(() => run(data, controller.signal));
+  };
+}
