@@ -7,6 +7,12 @@ const CRC = new Uint32Array(256).map((_, n) => {
   return n;
 });
 
+export function crc32(...parts: Uint8Array[]): number {
+  let crc = -1;
+  for (const part of parts) for (let i = 0; i < part.length; i++) crc = CRC[(crc ^ part[i]) & 255] ^ (crc >>> 8);
+  return ~crc >>> 0;
+}
+
 export class PngWriter {
   readonly #row: number;
   readonly #above: Uint8Array;
@@ -56,17 +62,12 @@ async function collect(stream: ReadableStream<Uint8Array>): Promise<Uint8Array<A
 
 function chunk(type: string, parts: Uint8Array<ArrayBuffer>[]): Uint8Array<ArrayBuffer>[] {
   const name = Uint8Array.from(type, (character) => character.charCodeAt(0));
-  let crc = -1;
-  let length = 0;
-  for (const part of [name, ...parts]) {
-    for (let i = 0; i < part.length; i++) crc = CRC[(crc ^ part[i]) & 255] ^ (crc >>> 8);
-    length += part.length;
-  }
-  return [bigEndian(length - 4), name, ...parts, bigEndian(~crc)];
+  const length = parts.reduce((sum, part) => sum + part.length, 0);
+  return [bigEndian(length), name, ...parts, bigEndian(crc32(name, ...parts))];
 }
 
 function bigEndian(value: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(4);
-  new DataView(bytes.buffer).setUint32(0, value >>> 0);
+  new DataView(bytes.buffer).setUint32(0, value);
   return bytes;
 }
