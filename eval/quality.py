@@ -1,0 +1,415 @@
+"""Mask quality of models over a set of pictures with ground truth: one row per picture and model, and their means.
+
+Each picture is decoded once and given to every model in the same worker process, so a second model costs its inference
+alone. Rows go to a journal (one JSON line each, keyed by what the model's and the picture's bytes are) as they come, so
+a run that was stopped goes on where it was, and a model that has changed is judged anew.
+
+Agreement is with the first model, on the 8-bit masks at the picture's size: IoU at one half, and the mean absolute
+difference (raw: no stretching).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from u2net.errors import ConfigError, DataError, ModelError, OutputError, U2NetError
+from u2net.preprocess import resize_bilinear, to_tensor
+
+from .metrics import Aggregate, Scores, Truth, quantise, score
+from .models import Candidate
+
+__all__ = ["FolderSamples", "ProceduralSamples", "QualitySettings", "Sample", "judge", "masks_of", "open_samples"]
+
+ByteArray = npt.NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+JOURNAL_VERSION = 1  # rows of another version are judged anew
+DEFAULT_PROCEDURAL = 64  # scenes: enough for each kind of subject to come up several times
+
+
+@dataclass(frozen=True)
+class QualitySettings:
+    """How quality is judged."""
+
+    stretch: bool = False  # users get unstretched masks; True compares with published tables
+    workers: int = 0  # 0: one per core; each holds every model
+    limit: int = 0  # 0: all pictures; else that many, evenly spread, for a quick look
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or self.limit < 0:
+            raise ConfigError("workers and limit cannot be negative")
+
+
+class Sample(Protocol):
+    """One picture with its truth. Picklable and small: pixels are loaded in the worker."""
+
+    @property
+    def stem(self) -> str:
+        """Unique name."""
+        ...
+
+    @property
+    def set_name(self) -> str:
+        """The set it belongs to."""
+        ...
+
+    def load(self) -> tuple[ByteArray, Truth]:
+        """uint8 (H, W, 3) and the truth. Raises `U2NetError`."""
+        ...
+
+    def digest(self) -> str:
+        """Changes when the picture or its truth does."""
+        ...
+
+
+@dataclass(frozen=True)
+class FolderSample:
+    """A pair of files."""
+
+    record: Any
+
+    @property
+    def stem(self) -> str:
+        return str(self.record.stem)
+
+    @property
+    def set_name(self) -> str:
+        return str(self.record.set_name)
+
+    def load(self) -> tuple[ByteArray, Truth]:
+        grey = np.rint(self.record.alpha() * np.float32(255)).astype(np.uint8)
+        return self.record.image(), Truth.of_bytes(grey)
+
+    def digest(self) -> str:
+        try:
+            both = self.record.image_path.read_bytes() + b"\0" + self.record.mask_path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
+        return hashlib.sha256(both).hexdigest()
+
+
+@dataclass(frozen=True)
+class ProceduralSample:
+    """A scene of the procedural set."""
+
+    seed: int
+    index: int
+
+    @property
+    def stem(self) -> str:
+        return f"procedural_{self.seed}-{self.index:05d}"
+
+    @property
+    def set_name(self) -> str:
+        return "procedural"
+
+    def load(self) -> tuple[ByteArray, Truth]:
+        from datasets.synthetic import SyntheticSet
+
+        scene = SyntheticSet(self.index + 1, self.seed)[self.index]
+        grey = np.rint(scene.alpha * np.float32(255)).astype(np.uint8)
+        return scene.rgb, Truth.of_bytes(grey, matte=True)
+
+    def digest(self) -> str:
+        rgb, truth = self.load()
+        assert truth.alpha is not None
+        return hashlib.sha256(rgb.tobytes() + truth.alpha.tobytes()).hexdigest()
+
+
+class FolderSamples(list[FolderSample]):
+    """All pairs of a folder with `images/` and `masks/`. Raises `DataError` where it is empty or does not fit."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        from datasets.folder import PairFolder
+
+        super().__init__(FolderSample(record) for record in PairFolder(path))
+        self.source = Path(path).resolve().name
+
+
+class ProceduralSamples(list[ProceduralSample]):
+    """`count` scenes of the procedural set: no calibration uses seed 1000."""
+
+    def __init__(self, count: int = DEFAULT_PROCEDURAL, seed: int = 1000) -> None:
+        super().__init__(ProceduralSample(seed, index) for index in range(count))
+        self.source = "procedural"
+
+
+def open_samples(data: str | os.PathLike[str] | None) -> FolderSamples | ProceduralSamples:
+    """The pairs of the folder `data`, or the procedural set where it is None."""
+    return ProceduralSamples() if data is None else FolderSamples(data)
+
+
+class Predictor:
+    """A model of any kind: picture in, 8-bit mask at the picture's size out. One thread, so that workers scale."""
+
+    def __init__(self, candidate: Candidate) -> None:
+        self.name = candidate.name
+        self._saliency: Callable[[ByteArray], npt.NDArray[np.float32]]
+        if not candidate.is_checkpoint:
+            from u2net.infer import Session
+
+            self._saliency = Session(candidate.path, threads=1).saliency
+            return
+        import torch
+
+        from u2net.checkpoint import load_checkpoint
+
+        torch.set_num_threads(1)
+        model = load_checkpoint(candidate.path)
+        size = model.config.size
+
+        def saliency(rgb: ByteArray) -> npt.NDArray[np.float32]:
+            with torch.inference_mode():
+                fused = model(torch.from_numpy(to_tensor(rgb, size)))[0]
+            return np.asarray(fused[0, 0].numpy(), np.float32)
+
+        self._saliency = saliency
+
+    def mask(self, rgb: ByteArray) -> ByteArray:
+        """uint8 (H, W, 3) to uint8 (H, W). Raises `ModelError`."""
+        saliency = self._saliency(rgb)
+        if not np.isfinite(saliency).all():
+            raise ModelError(f"{self.name} gave values that are not finite numbers")
+        return quantise(resize_bilinear(saliency, *rgb.shape[:2]))
+
+
+_predictors: list[Predictor] = []
+
+
+def _start_worker(models: list[Candidate]) -> None:
+    _predictors[:] = [Predictor(model) for model in models]
+
+
+@dataclass(frozen=True)
+class _Task:
+    sample: Sample
+    wanted: tuple[int, ...]  # models whose row is missing
+    stretch: bool
+
+
+def _judge_one(task: _Task) -> list[dict[str, Any]] | U2NetError:
+    """Rows of one picture. Errors come back as values: an exception class with arguments may not unpickle."""
+    try:
+        rgb, truth = task.sample.load()
+        reference = _predictors[0].mask(rgb)
+        rows = []
+        for index in task.wanted:
+            mask = reference if index == 0 else _predictors[index].mask(rgb)
+            row = _row(score(mask, truth, task.stretch))
+            a, b = mask > 127, reference > 127
+            union = np.count_nonzero(a | b)
+            row["agreement"] = {
+                "iou": float(np.count_nonzero(a & b) / union) if union else 1.0,
+                "mae": float(np.abs(mask.astype(np.int16) - reference).mean() / 255),
+            }
+            rows.append(row)
+        return rows
+    except U2NetError as error:
+        return error
+    except Exception as error:
+        return DataError(f"{task.sample.stem}: {error or type(error).__name__}")
+
+
+def _row(scores: Scores) -> dict[str, Any]:
+    return {
+        "values": scores.values,
+        "matte": scores.matte,
+        "constant": scores.constant,
+        "curves": base64.b64encode(scores.curves.astype("<f4").tobytes()).decode(),
+    }
+
+
+def _scores(row: dict[str, Any]) -> Scores:
+    curves = np.frombuffer(base64.b64decode(row["curves"]), "<f4").reshape(3, 256).astype(np.float64)
+    return Scores(row["values"], row["matte"], curves, row["constant"])
+
+
+class _Journal:
+    """Rows by (model's sha256, reference's sha256, picture's digest), appended to a file as they come."""
+
+    def __init__(self, path: Path | None, stretch: bool) -> None:
+        self.rows: dict[str, dict[str, Any]] = {}
+        self._path, self._head = path, f"{JOURNAL_VERSION}{'s' if stretch else ''}"
+        if path is None or not path.exists():
+            return
+        try:
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    entry = json.loads(line)
+                    self.rows[entry["key"]] = entry["row"]
+                except (ValueError, KeyError, TypeError):
+                    continue  # the line that was being written when the run was stopped
+        except OSError as error:
+            raise OutputError(f"{path} cannot be read: {error.strerror}") from error
+
+    def key(self, model: Candidate, reference: Candidate, digest: str) -> str:
+        return f"{self._head}:{model.sha256[:24]}:{reference.sha256[:24]}:{digest[:24]}"
+
+    def add(self, entries: list[tuple[str, dict[str, Any]]]) -> None:
+        self.rows.update(entries)
+        if self._path is None:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write("".join(f"\n{json.dumps({'key': key, 'row': row})}" for key, row in entries))
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {error.strerror}") from error
+
+
+def judge(
+    models: Sequence[Candidate],
+    samples: Sequence[Sample],
+    settings: QualitySettings | None = None,
+    *,
+    journal: Path | None = None,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, Any]:
+    """Judge `models` (the first is the reference) on `samples`; the result is the report's `quality`.
+
+    Rows already in the file `journal` are not judged again; new ones are appended to it. Raises `DataError`,
+    `ModelError`; what was judged until then stays in the journal.
+    """
+    settings = settings or QualitySettings()
+    if not models or not samples:
+        raise ConfigError("quality needs at least one model and one picture")
+    samples = _spread(samples, settings.limit)
+    for model in models:
+        Predictor(model)  # a model that cannot run is told here, in one line, and not by a dying worker
+    known = _Journal(journal, settings.stretch)
+    keys = [[known.key(model, models[0], digest) for model in models] for digest in (s.digest() for s in samples)]
+    tasks = {
+        i: _Task(sample, wanted, settings.stretch)
+        for i, sample in enumerate(samples)
+        if (wanted := tuple(m for m in range(len(models)) if keys[i][m] not in known.rows))
+    }
+    done = len(samples) - len(tasks)
+    progress(done, len(samples))
+    with _pool(models, settings.workers, len(tasks)) as pool:
+        futures: dict[Future[list[dict[str, Any]] | U2NetError], int] = {
+            pool.submit(_judge_one, task): i for i, task in tasks.items()
+        }
+        try:
+            for future in as_completed(futures):
+                i = futures[future]
+                rows = future.result()
+                if isinstance(rows, U2NetError):
+                    raise rows
+                known.add([(keys[i][m], row) for m, row in zip(tasks[i].wanted, rows, strict=True)])
+                done += 1
+                progress(done, len(samples))
+        except BrokenProcessPool:
+            kept = f"; {done} of {len(samples)} pictures are kept, run it again to go on" if journal else ""
+            raise ModelError(f"a worker process died, perhaps for want of memory{kept}") from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return _result(models, samples, settings, [[known.rows[key] for key in row] for row in keys])
+
+
+def _spread(samples: Sequence[Sample], limit: int) -> list[Sample]:
+    if not limit or limit >= len(samples):
+        return list(samples)
+    return [samples[(2 * i + 1) * len(samples) // (2 * limit)] for i in range(limit)]
+
+
+def _pool(models: Sequence[Candidate], workers: int, tasks: int) -> ProcessPoolExecutor:
+    from u2net.infer import available_cores
+
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # inherited by the workers, each of which is to use one core
+    return ProcessPoolExecutor(
+        max_workers=max(1, min(workers or available_cores(), tasks)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+        initargs=([Candidate(model.name, model.path) for model in models],),
+    )
+
+
+def _result(
+    models: Sequence[Candidate],
+    samples: Sequence[Sample],
+    settings: QualitySettings,
+    rows: list[list[dict[str, Any]]],
+) -> dict[str, Any]:
+    sets = sorted({sample.set_name for sample in samples})
+    result: dict[str, Any] = {
+        "source": getattr(samples, "source", None),
+        "pictures": len(samples),
+        "sets": {name: sum(sample.set_name == name for sample in samples) for name in sets},
+        "stretch": settings.stretch,
+        "reference": models[0].name,
+        "models": {},
+    }
+    for m, model in enumerate(models):
+        mine = [row[m] for row in rows]
+        overall = Aggregate(map(_scores, mine))
+        by_set = {
+            name: Aggregate(_scores(r) for s, r in zip(samples, mine, strict=True) if s.set_name == name).results()
+            for name in sets
+        }
+        result["models"][model.name] = {
+            "overall": overall.results(),
+            "sets": by_set,
+            "curves": overall.curves(),
+            "agreement": {
+                "iou": float(np.mean([row["agreement"]["iou"] for row in mine])),
+                "iou_worst": float(min(row["agreement"]["iou"] for row in mine)),
+                "mae": float(np.mean([row["agreement"]["mae"] for row in mine])),
+            },
+            "pictures": [
+                {
+                    "stem": sample.stem,
+                    "set": sample.set_name,
+                    **{name: round(value, 6) for name, value in row["values"].items()},
+                    **({"matte": row["matte"]} if row["matte"] else {}),
+                    "constant": row["constant"],
+                    "agreement_iou": round(row["agreement"]["iou"], 6),
+                    "agreement_mae": round(row["agreement"]["mae"], 6),
+                }
+                for sample, row in zip(samples, mine, strict=True)
+            ],
+        }
+    return result
+
+
+def masks_of(
+    models: Sequence[Candidate], samples: Sequence[Sample], stems: Sequence[str], height: int = 96
+) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """For each of `stems`, small pictures: "input" (JPEG), "truth" and each model's mask (PNG), `height` pixels high."""
+    by_stem = {sample.stem: sample for sample in samples}
+    predictors = [Predictor(model) for model in models] if stems else []
+    for stem in stems:
+        rgb, truth = by_stem[stem].load()
+        grey = (truth.mask * np.uint8(255)) if truth.alpha is None else quantise(truth.alpha)
+        pictures = {"input": _shrunk(rgb, height, "JPEG"), "truth": _shrunk(grey, height, "PNG")}
+        for model, predictor in zip(models, predictors, strict=True):
+            pictures[model.name] = _shrunk(predictor.mask(rgb), height, "PNG")
+        yield stem, pictures
+
+
+def _shrunk(array: ByteArray, height: int, kind: str) -> bytes:
+    image = Image.fromarray(array)
+    # Twice the height that is shown, so that it is sharp on dense screens.
+    ratio = 2 * height / image.height
+    image = image.resize((max(1, round(image.width * ratio)), 2 * height), Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    if kind == "JPEG":
+        image.save(buffer, kind, quality=72, optimize=True)
+    else:
+        image.quantize(16).save(buffer, kind, optimize=True)
+    return buffer.getvalue()
