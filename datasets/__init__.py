@@ -2,15 +2,20 @@
 
 from .calibration import CalibrationImages, calibration_images
 from .folder import ImageFolder, ImageRecord, PairFolder, PairRecord
-from .synthetic import Scene, SyntheticSet
+from .public import PUBLIC_SETS, PublicSet, open_public
+from .synthetic import KINDS, Scene, SyntheticSet
 
 __all__ = [
+    "KINDS",
+    "PUBLIC_SETS",
     "CalibrationImages",
     "ImageFolder",
     "ImageRecord",
     "PairFolder",
     "PairRecord",
+    "PublicSet",
     "Scene",
     "SyntheticSet",
     "calibration_images",
+    "open_public",
 ]

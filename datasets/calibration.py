@@ -56,7 +56,7 @@ class CalibrationImages(Sequence[ByteArray]):
         digest = hashlib.sha256()
         for name, picture in zip(self.names, self, strict=True):
             digest.update(f"{name}\0{picture.shape}\0".encode())
-            digest.update(np.ascontiguousarray(picture))
+            digest.update(np.ascontiguousarray(picture).data)
         return digest.hexdigest()
 
 

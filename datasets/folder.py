@@ -19,7 +19,8 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from u2net.artifact import check_path
-from u2net.errors import DataError, ImageError
+from u2net.decode import MAX_PIXELS, load_image
+from u2net.errors import DataError, ImageError, U2NetError
 
 __all__ = ["IMAGE_SUFFIXES", "MASK_THRESHOLD", "ImageFolder", "ImageRecord", "PairFolder", "PairRecord"]
 
@@ -211,16 +212,19 @@ def _oriented_size(path: Path) -> tuple[int, int]:
 
 
 def _load_rgb(path: Path) -> ByteArray:
-    return np.asarray(_load(path).convert("RGB"))
+    return load_image(path).flattened()
 
 
 def _load_grey(path: Path) -> ByteArray:
-    return np.asarray(_load(path).convert("L"))
-
-
-def _load(path: Path) -> Image.Image:
+    """A mask as (H, W): its grey values as they are stored, without colour management."""
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image)
-    except Exception as error:
-        raise ImageError(f"{path} cannot be read as a picture: {error}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ImageError(f"the mask {path} is {image.width}×{image.height}, over {MAX_PIXELS:,} pixels")
+                return np.asarray(ImageOps.exif_transpose(image).convert("L"))
+    except U2NetError:
+        raise
+    except Exception as error:  # Pillow's parsers raise a dozen types on damaged files
+        raise ImageError(f"{path} cannot be read as a mask: {error}") from error

@@ -76,10 +76,11 @@ class SyntheticSet(Sequence[Scene]):
             raise ConfigError(f"a procedural scene is at least {MIN_SIDE}×{MIN_SIDE} pixels, not {size[0]}×{size[1]}")
         if kind is not None and kind not in KINDS:
             raise ConfigError(f"no procedural scenes are of kind {kind!r}; there are {', '.join(KINDS)}")
-        self.count, self.seed, self.size, self.kind = count, seed, size, kind
+        self._indices = range(count)
+        self.seed, self.size, self.kind = seed, size, kind
 
     def __len__(self) -> int:
-        return self.count
+        return len(self._indices)
 
     @overload
     def __getitem__(self, index: int) -> Scene: ...
@@ -87,11 +88,11 @@ class SyntheticSet(Sequence[Scene]):
     def __getitem__(self, index: slice) -> tuple[Scene, ...]: ...
     def __getitem__(self, index: int | slice) -> Scene | tuple[Scene, ...]:
         if isinstance(index, slice):
-            return tuple(self._make(i) for i in range(self.count)[index])
-        return self._make(range(self.count)[index])
+            return tuple(self._make(i) for i in self._indices[index])
+        return self._make(self._indices[index])
 
     def __iter__(self) -> Iterator[Scene]:
-        return (self._make(index) for index in range(self.count))
+        return (self._make(index) for index in self._indices)
 
     def _make(self, index: int) -> Scene:
         return _make_scene(self.seed, index, self.size, self.kind)

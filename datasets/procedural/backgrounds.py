@@ -138,7 +138,7 @@ def landscape(rng: Rng, size: Size) -> Backdrop:
 
 def bokeh(rng: Rng, size: Size) -> Backdrop:
     """Lights and leaves far out of focus."""
-    width, height = size
+    height = size[1]
     dark = rng.random() < 0.55
     base = _columns(colour(rng, "dark" if dark else "leaf"), colour(rng, "dark" if dark else "any"), _ramp(size))
     rgb = base * (1 + 0.25 * fractal(rng, size, 1.8))[..., None]
@@ -151,8 +151,9 @@ def bokeh(rng: Rng, size: Size) -> Backdrop:
         ImageDraw.Draw(disc).ellipse((x - r, y - r, x + r, y + r), fill=int(rng.uniform(40, 190)))
         tone = tuple(int(v) for v in colour(rng, "warm" if rng.random() < 0.6 else "vivid"))
         lights.paste(Image.new("RGB", size, tone), mask=disc)
-    rgb = 255 - (255 - np.clip(rgb, 0, 255)) * (255 - np.asarray(lights).astype(np.float32)) / 255
-    return Backdrop(blur_bytes(rgb, 0.006 * height), float(rng.uniform(0.7, 1.0)), "blurred")
+    shine = np.asarray(lights).astype(np.float32) / np.float32(255)
+    rgb = 255 - (255 - np.clip(rgb, 0, 255)) * (1 - shine)  # light adds up: a screen blend
+    return Backdrop(blur_bytes(rgb.astype(np.float32), 0.006 * height), float(rng.uniform(0.7, 1.0)), "blurred")
 
 
 def leaves(rng: Rng, size: Size) -> Backdrop:
@@ -160,7 +161,7 @@ def leaves(rng: Rng, size: Size) -> Backdrop:
 
     Lee, Mumford and Huang, "Occlusion models for natural images", IJCV 2001: radii with density ∝ r⁻³.
     """
-    width, height = size
+    height = size[1]
     family = ("leaf", "earth", "cloth", "any")[int(rng.integers(4))]
     image = Image.new("RGB", size, tuple(int(v) for v in colour(rng, family)))
     draw = ImageDraw.Draw(image)

@@ -137,14 +137,14 @@ def _coverage(subject: Subject, outlines: list[Outline], size: Size) -> tuple[Fl
     draw = ImageDraw.Draw(cover)
     for part, outline in zip(subject.parts, outlines, strict=True):
         _draw(draw, outline, 0 if part.hole else 255, SUPERSAMPLING)
-    coverage = np.asarray(cover.reduce(SUPERSAMPLING)).astype(np.float32) / 255
+    coverage = np.asarray(cover.reduce(SUPERSAMPLING)).astype(np.float32) / np.float32(255)
     opaque = Image.new("L", size, 255)
     draw = ImageDraw.Draw(opaque)
     for part, outline in zip(subject.parts, outlines, strict=True):
         if not part.hole:
             fill = round(255 * part.opacity)
             draw.polygon([(float(x), float(y)) for x, y in outline], fill=fill, outline=fill, width=2)
-    opacity = np.asarray(opaque.filter(ImageFilter.BoxBlur(1))).astype(np.float32) / 255
+    opacity = np.asarray(opaque.filter(ImageFilter.BoxBlur(1))).astype(np.float32) / np.float32(255)
     return coverage, opacity
 
 

@@ -37,10 +37,8 @@ def polygon(*points: tuple[float, float]) -> Outline:
 def spline(points: Points, count: int = 12, closed: bool = False) -> Outline:
     """A Catmull-Rom curve through `points`, with `count` samples between two of them."""
     p = np.asarray(points, np.float64)
-    if closed:
-        p = np.concatenate((p[-1:], p, p[:2]))
-    else:
-        p = np.concatenate((2 * p[:1] - p[1:2], p, 2 * p[-1:] - p[-2:-1]))
+    before, after = (p[-1:], p[:2]) if closed else (2 * p[:1] - p[1:2], 2 * p[-1:] - p[-2:-1])
+    p = np.concatenate((before, p, after))
     t = (np.arange(count) / count)[None, :, None]
     a, b, c, d = p[:-3, None], p[1:-2, None], p[2:-1, None], p[3:, None]
     q = 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)

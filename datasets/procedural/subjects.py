@@ -7,6 +7,7 @@ structures, "hair", "translucent" surfaces.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 
@@ -117,7 +118,12 @@ def portrait(rng: Rng) -> Subject:
     parts += [
         Part(tube(((look, 0.29), (look * 1.4, 0.34), (look * 1.4, 0.365)), (0.02, 0.03, 0.042)), 0, 0.9, 1.04),
         Part(smooth((-0.05, 0.42), (0, 0.411), (0.05, 0.42), (0, 0.441)), 4, 0.4),
-        Part(smooth((-0.165, 0.25), (-0.13, 0.09), (0, 0.045), (0.13, 0.09), (0.165, 0.25), (0.1, 0.16), (-0.08, 0.15)), 1),
+        Part(
+            smooth(
+                (-0.165, 0.25), (-0.13, 0.09), (0, 0.045), (0.13, 0.09), (0.165, 0.25), (0.1, 0.16), (-0.08, 0.15)
+            ),
+            1,
+        ),
     ]  # fmt: skip
     strands = _tresses(rng, long, spread)
     return Subject("portrait", tuple(parts), (skin, hair, cloth, eye, lip, white), strands, ("hair",), cut=True)
@@ -152,7 +158,7 @@ def _tresses(rng: Rng, long: float, spread: float) -> tuple[Strand, ...]:
         angle = rng.uniform(-np.pi, 0)
         start = np.array((0.15 * np.cos(angle), 0.16 + 0.13 * np.sin(angle)))
         out = np.array((np.cos(angle), np.sin(angle))) * rng.uniform(0.01, 0.07) + rng.normal(0, 0.02, 2)
-        path = spline((start, start + out * 0.5 + rng.normal(0, 0.008, 2), start + out), 5)
+        path = spline(np.stack((start, start + out * 0.5 + rng.normal(0, 0.008, 2), start + out)), 5)
         strands.append(Strand(path, rng.uniform(0.001, 0.002), 1, rng.uniform(0.8, 1.4)))
     return tuple(strands)
 
@@ -178,7 +184,7 @@ def _fur(rng: Rng, outline: Outline, which: int, count: int, length: float, droo
         tip = root[index] + direction * reach + (0, droop * reach)
         middle = 0.5 * (start + tip) + outward[index] * reach * 0.15
         strands.append(
-            Strand(spline((start, middle, tip), 4), rng.uniform(0.0015, 0.0035), which, rng.uniform(0.6, 1.4))
+            Strand(spline(np.stack((start, middle, tip)), 4), rng.uniform(0.0015, 0.0035), which, rng.uniform(0.6, 1.4))
         )
     return strands
 
@@ -254,12 +260,13 @@ def quadruped(rng: Rng) -> Subject:
     )
     body = smooth(
         (-length, back + 0.03), (-length * 0.4, back), (length * 0.4, back + 0.02), (length, back + 0.02),
-        (length * 1.02, belly - 0.1), (length * 0.5, belly), (-length * 0.4, belly - 0.04), (-length * 1.03, belly - 0.12),
+        (length * 1.02, belly - 0.1), (length * 0.5, belly), (-length * 0.4, belly - 0.04),
+        (-length * 1.03, belly - 0.12),
     )  # fmt: skip
     throat = tube(((length * 0.8, back + 0.1), (head[0] - 0.07, head[1] + 0.1), tuple(head)), (0.24, 0.17, 0.14))
     skull = ellipse(head[0] + 0.01, head[1], 0.095, 0.078, 0.3)
     nose = (head[0] + _one(rng, 0.14, 0.2), head[1] + _one(rng, 0.04, 0.1))
-    snout = tube((tuple(head + (0.02, 0.01)), nose), (0.12, 0.07))
+    snout = tube(((head[0] + 0.02, head[1] + 0.01), nose), (0.12, 0.07))
     parts += [Part(tail, 0, shade=0.85), Part(body, 0), Part(throat, 0), Part(snout, 0), Part(skull, 0)]
     parts.append(Part(ellipse(nose[0] + 0.02, nose[1] - 0.01, 0.022, 0.02), 2))
     parts.append(Part(ellipse(head[0] + 0.035, head[1] - 0.022, 0.014, 0.013), 2, 0.4))
@@ -308,11 +315,15 @@ def fish(rng: Rng) -> Subject:
     dark = material(rng, "dark", ("plain",), (0.5, 0.9))
     deep = _one(rng, 0.2, 0.36)
     opacity = _one(rng, 0.45, 0.9)
+    back = smooth((-0.25, 0.5 - deep * 0.7), (-0.1, 0.5 - deep * 1.7), (0.3, 0.5 - deep * 0.8))
+    belly = smooth((-0.2, 0.5 + deep * 0.7), (-0.2, 0.5 + deep * 1.5), (0.1, 0.5 + deep * 0.7))
+    upper, lower = ((0.4, 0.5 - deep * 0.85), (0, 0.5 - deep)), ((0, 0.5 + deep), (0.45, 0.5 + deep * 0.8))
+    body = smooth((0.72, 0.52), *upper, (-0.55, 0.47), (-0.55, 0.55), *lower)
     parts = [
         Part(polygon((-0.5, 0.5), (-0.9, 0.22), (-0.8, 0.5), (-0.9, 0.8)), 1, 0.4, opacity=opacity),
-        Part(smooth((-0.25, 0.5 - deep * 0.7), (-0.1, 0.5 - deep * 1.7), (0.3, 0.5 - deep * 0.8)), 1, 0.4, opacity=opacity),
-        Part(smooth((-0.2, 0.5 + deep * 0.7), (-0.2, 0.5 + deep * 1.5), (0.1, 0.5 + deep * 0.7)), 1, 0.4, opacity=opacity),
-        Part(smooth((0.72, 0.52), (0.4, 0.5 - deep * 0.85), (0, 0.5 - deep), (-0.55, 0.47), (-0.55, 0.55), (0, 0.5 + deep), (0.45, 0.5 + deep * 0.8)), 0),
+        Part(back, 1, 0.4, opacity=opacity),
+        Part(belly, 1, 0.4, opacity=opacity),
+        Part(body, 0),
         Part(ellipse(0.48, 0.45, 0.06, 0.06), 1, 0.4),
         Part(ellipse(0.48, 0.45, 0.035, 0.035), 2, 0.5),
         Part(smooth((0.2, 0.52), (0.0, 0.45), (-0.12, 0.6), (0.08, 0.62)), 1, 0.5),
@@ -454,7 +465,11 @@ def bicycle(rng: Rng) -> Subject:
             strands.append(Strand(polygon((x, 0.69), (0.5 * (x + end[0]), 0.5 * (0.69 + end[1])), end), 0.006, 2))
     crank, saddle, bars = (-0.08, 0.68), (-0.19, 0.24), (0.3, 0.22)
     thick = _one(rng, 0.028, 0.045)
-    for a, b in ((crank, saddle), ((-0.16, 0.34), (0.32, 0.3)), (crank, (0.33, 0.36)), (crank, (-gap, 0.69)), ((-0.16, 0.34), (-gap, 0.69)), (bars, (gap, 0.69))):  # fmt: skip
+    tubes = (
+        (crank, saddle), (crank, (0.33, 0.36)), (crank, (-gap, 0.69)),
+        ((-0.16, 0.34), (0.32, 0.3)), ((-0.16, 0.34), (-gap, 0.69)), (bars, (gap, 0.69)),
+    )  # fmt: skip
+    for a, b in tubes:
         parts.append(Part(capsule(*a, *b, thick), 0))
     parts += [
         Part(ellipse(saddle[0], 0.225, 0.1, 0.03), 1),
@@ -470,9 +485,11 @@ def car(rng: Rng) -> Subject:
     tyre, rim = material(rng, "dark", ("plain",)), material(rng, "metal", ("plain",), (0.4, 1.0))
     lamp = material(rng, "warm", ("plain",), (0.8, 1.0))
     roof, tail = _one(rng, 0.02, 0.15), _one(rng, -0.95, -0.7)
+    front, rear = ((0.55, 0.42), (1.1, 0.52), (1.18, 0.75), (1.0, 0.84)), ((-1.0, 0.84), (tail * 1.27, 0.7))
+    chassis = smooth((tail * 1.2, 0.5), (tail, 0.4), *front, *rear)
     parts = [
         Part(smooth((-0.75, 0.45), (-0.5, roof), (0.2, roof), (0.55, 0.45), (0.0, 0.5)), 0, 0.6),
-        Part(smooth((tail * 1.2, 0.5), (tail, 0.4), (0.55, 0.42), (1.1, 0.52), (1.18, 0.75), (1.0, 0.84), (-1.0, 0.84), (tail * 1.27, 0.7)), 0, 0.8),
+        Part(chassis, 0, 0.8),
         Part(polygon((-0.62, 0.42), (-0.44, roof + 0.06), (-0.16, roof + 0.06), (-0.16, 0.42)), 1, 0.3),
         Part(polygon((-0.11, 0.42), (-0.11, roof + 0.06), (0.18, roof + 0.06), (0.43, 0.42)), 1, 0.3),
         Part(ellipse(1.1, 0.58, 0.05, 0.045), 4),
@@ -492,7 +509,8 @@ def fruit(rng: Rng) -> Subject:
     skin, green = material(rng, "vivid", ("plain", "grain", "spots"), (0.2, 0.9)), material(rng, "leaf", ("grain",))
     wood = material(rng, "wood")
     top, low = _one(rng, 0.2, 0.44), _one(rng, 0.3, 0.48)
-    body = smooth((0, 0.2), (top * 0.6, 0.15), (top, 0.35), (low, 0.68), (low * 0.5, 0.97), (0, 0.95), (-low * 0.5, 0.97), (-low, 0.68), (-top, 0.35), (-top * 0.6, 0.15))  # fmt: skip
+    right = ((top * 0.6, 0.15), (top, 0.35), (low, 0.68), (low * 0.5, 0.97))
+    body = smooth((0, 0.2), *right, (0, 0.95), *((-x, y) for x, y in reversed(right)))
     parts = [
         Part(tube(((0, 0.22), (0.01, 0.1), (_one(rng, -0.08, 0.08), 0.02)), (0.03, 0.025, 0.035)), 2),
         Part(body, 0, 1.2),
@@ -549,8 +567,8 @@ def tree(rng: Rng) -> Subject:
         if depth == 0:
             if leaves:
                 for _ in range(2):
-                    at = rng.normal(end, 0.025)
-                    parts.append(Part(ellipse(*at, 0.03, 0.018, rng.uniform(0, 3)), 1, 0.4, rng.uniform(0.6, 1.3)))
+                    x, y = rng.normal(end, 0.025)
+                    parts.append(Part(ellipse(x, y, 0.03, 0.018, rng.uniform(0, 3)), 1, 0.4, rng.uniform(0.6, 1.3)))
             return
         for _ in range(int(rng.integers(2, 4))):
             grow(*end, angle + rng.normal(0, 0.5), length * rng.uniform(0.62, 0.85), width * 0.6, depth - 1)
@@ -609,7 +627,7 @@ def dandelion(rng: Rng) -> Subject:
             )
     parts = (
         Part(tube(((0, radius), (_one(rng, -0.08, 0.08), 0.7), (0, 1.0)), (0.018, 0.022, 0.026)), 1),
-        Part(ellipse(*centre, radius * 0.24, radius * 0.22), 2),
+        Part(ellipse(0, radius + 0.02, radius * 0.24, radius * 0.22), 2),
     )
     return Subject("dandelion", parts, (fluff, stem, heart), tuple(strands), ("hair", "thin"))
 
@@ -682,22 +700,24 @@ def balloon(rng: Rng) -> Subject:
 
 
 def veil(rng: Rng) -> Subject:
-    """A figure behind a hanging, folded, see-through cloth."""
+    """A figure in a hanging, folded, see-through cloth."""
     cloth, body = material(rng, "cloth", ("plain", "weave", "stripes")), material(rng, "skin", ("plain",))
+    hair = material(rng, "hair", ("fur",))
     clear = _one(rng, 0.35, 0.7)
     parts = [
         Part(tube(((0, 0.2), (0.02, 0.5), (0, 0.95)), (0.2, 0.22, 0.18)), 1),
         Part(ellipse(0, 0.12, 0.09, 0.115), 1),
+        Part(smooth((-0.1, 0.14), (-0.07, 0.01), (0.07, 0.01), (0.1, 0.14), (0, 0.05)), 2),
     ]
     folds = int(rng.integers(7, 12))
     edge = np.linspace(-0.34, 0.34, folds + 1)
-    for a, b in zip(edge[:-1], edge[1:], strict=True):
+    for a, b in pairwise(edge):
         sag = rng.uniform(-0.03, 0.03)
         strip = smooth(
-            (a * 0.35, 0.08), (b * 0.35, 0.08), (b, 0.6), (b * 1.1, 0.98 + sag), (a * 1.1, 0.97 - sag), (a, 0.6)
+            (a * 0.4, 0.22), (b * 0.4, 0.22), (b, 0.6), (b * 1.1, 0.98 + sag), (a * 1.1, 0.97 - sag), (a, 0.6)
         )
         parts.append(Part(strip, 0, 0.8, rng.uniform(0.8, 1.1), opacity=clear + rng.uniform(-0.12, 0.12)))
-    return Subject("veil", tuple(parts), (cloth, body), (), ("translucent",))
+    return Subject("veil", tuple(parts), (cloth, body, hair), (), ("translucent",))
 
 
 def box(rng: Rng) -> Subject:

@@ -1,0 +1,10 @@
+"""`python -m datasets`: look at, make and check sets of pictures."""
+
+from __future__ import annotations
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
