@@ -203,8 +203,7 @@ class U2Net(nn.Module):
                 self.add_module(f"resql{index}", SqueezeExcitation(config.stage(f"stage{index}").out))
         self.outconv = nn.Conv2d(6, 1, 1)
 
-    def forward(self, x: Tensor, logits: bool = False) -> tuple[Tensor, ...]:
-        picture = x
+    def _sides(self, x: Tensor) -> list[Tensor]:
         if self.config.stem > 1:
             x = F.pixel_unshuffle(x, self.config.stem)
         encoded: list[Tensor] = []
@@ -221,10 +220,23 @@ class U2Net(nn.Module):
                 skip = self.get_submodule(f"resql{index}")(skip)
             h = self.get_submodule(f"stage{index}d")(torch.cat((upsample_to(h, skip), skip), 1))
             sides.insert(0, self.get_submodule(f"side{index}")(h))
+        return sides
+
+    def native_logits(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The seven maps before the sigmoid at the resolutions where the network computes them, for training.
+
+        The fused map and side 1 are (N, 1, H / stem, W / stem), each further side half of the one before, rounded up.
+        """
+        sides = self._sides(x)
+        fused = self.outconv(torch.cat([sides[0], *(upsample_to(side, sides[0]) for side in sides[1:])], 1))
+        return (fused, *sides)
+
+    def forward(self, x: Tensor, logits: bool = False) -> tuple[Tensor, ...]:
+        sides = self._sides(x)
         sides = [sides[0], *(upsample_to(side, sides[0]) for side in sides[1:])]
         maps = [self.outconv(torch.cat(sides, 1)), *sides]
         if self.config.stem > 1:
-            maps = [upsample_to(m, picture) for m in maps]
+            maps = [upsample_to(m, x) for m in maps]
         return tuple(maps) if logits else tuple(torch.sigmoid(m) for m in maps)
 
 

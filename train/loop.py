@@ -1,0 +1,348 @@
+"""The one training loop: distillation, fine-tuning and healing after pruning differ in their settings alone.
+
+Notable choices:
+
+- **exact resume**: batches are a function of (seed, step, rank), the state file holds weights, optimizer, average and
+  step, so a killed run continues with the numbers that it would have had;
+- **warm-up, constant, decay**: the learning rate is constant until the last part of the run, so a run that is given
+  more or fewer steps continues without a jump;
+- **exponential average** of the weights is what is validated and shipped;
+- **any launcher**: alone, or under `torchrun` with gloo on CPUs and nccl on GPUs; `batch` is that of all ranks together;
+- a side map is compared where the network computes it, not after upsampling: cheaper, and coarse maps stay coarse.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from u2net.artifact import atomic_path
+from u2net.errors import CheckpointError, ConfigError, DataError
+from u2net.model import U2Net
+
+from .augment import Augmentation, Batch, batch_rows, make_batch
+from .cache import Cache, normalise_batch, side_of
+from .losses import LossWeights, distillation_loss
+
+__all__ = ["TrainSettings", "held_out", "save_half", "train", "validate"]
+
+LOG_COLUMNS = ("step", "seconds", "lr", "total", "fused", "iou", "sides", "val_mae", "val_iou", "val_max_error")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """One run. Two runs with equal settings and one number of ranks give the same weights on one kind of machine."""
+
+    steps: int = 4000  # optimizer steps in all
+    batch: int = 16  # pictures per step, over all ranks: the least that keeps batch norm steady at these widths
+    lr: float = 2e-3  # AdamW's peak
+    warmup: int = 100  # steps from 0 to the peak: fresh batch-norm statistics settle
+    decay: float = 0.35  # last part of the run in which the rate falls to 0
+    weight_decay: float = 1e-4  # of convolution weights; batch norm and biases have none
+    clip: float = 2.0  # largest gradient norm
+    ema: float = 0.998  # average of weights; its memory is 500 steps
+    seed: int = 0  # of the order of pictures and of every augmentation
+    sizes: tuple[int, ...] = (320,)  # input sides in pixels, drawn per step: several make the student scale-proof
+    precision: str = "bf16"  # "fp32", "bf16" (CPUs with avx512_bf16, Ampere and later) or "fp16" (older GPUs)
+    threads: int = 0  # CPU threads, 0 leaves torch's choice
+    holdout: int = 160  # pictures kept out of training to validate on
+    validate_every: int = 250  # steps
+    save_every: int = 100  # steps between states that a killed run continues from
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    loss: LossWeights = field(default_factory=LossWeights)
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1 or self.lr <= 0 or not 0 <= self.decay <= 1 or not 0 <= self.ema < 1:
+            raise ConfigError("steps, batch and lr must be positive, decay in [0, 1] and ema in [0, 1)")
+        if self.precision not in ("fp32", "bf16", "fp16"):
+            raise ConfigError(f"precision must be fp32, bf16 or fp16, got {self.precision!r}")
+        if not self.sizes or any(s < 32 or s % 4 for s in self.sizes):
+            raise ConfigError("sizes must be multiples of 4 from 32 up")
+        if self.validate_every < 1 or self.save_every < 1 or self.holdout < 1:
+            raise ConfigError("validate_every, save_every and holdout must be positive")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the files and speaks."""
+        return self.rank == 0
+
+
+@contextmanager
+def ranks() -> Iterator[Ranks]:
+    """Join the process group that `torchrun` announces in the environment, or be alone."""
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", local) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    if world > 1:
+        dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield Ranks(rank, world, device)
+    finally:
+        if world > 1:
+            dist.destroy_process_group()
+
+
+class Student(nn.Module):
+    """The network as DistributedDataParallel needs it: `forward` is what is differentiated."""
+
+    def __init__(self, network: U2Net) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.network.native_logits(x)
+
+
+def held_out(cache: Cache, holdout: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Rows to train on and rows to validate on, the complete ones of `cache`; a stem's side never changes."""
+    order = np.random.default_rng(20260101).permutation(len(cache))
+    validation, training = np.sort(order[:holdout]), np.sort(order[holdout:])
+    done = np.asarray(cache.done)
+    training, validation = training[done[training]], validation[done[validation]]
+    if not len(training) or not len(validation):
+        raise DataError(f"{cache.folder}: too few pictures ({int(done.sum())}) to hold {holdout} out")
+    return training, validation
+
+
+def rate(settings: TrainSettings, step: int) -> float:
+    """Learning rate of step `step` (from 0): linear warm-up, constant, then linear to 0 over the last `decay`."""
+    up = min(1.0, (step + 1) / max(1, settings.warmup))
+    left = (settings.steps - step) / max(1.0, settings.decay * settings.steps)
+    return settings.lr * min(up, 1.0, max(0.0, left))
+
+
+def map_sides(model: U2Net, size: int) -> list[int]:
+    """Sides in pixels at which the seven maps of a `size` input are compared: the fused one at full resolution."""
+    base = size // model.config.stem
+    return [size, *(side_of(base, 1 << k) for k in range(6))]
+
+
+@torch.no_grad()
+def validate(
+    model: U2Net, cache: Cache, rows: npt.NDArray[np.intp], device: torch.device, batch: int = 8
+) -> dict[str, float]:
+    """Agreement with the cached teacher on `rows`, pictures as they are: MAE, mean IoU at 0.5 and largest MAE of one.
+
+    Two empty masks agree (IoU 1). Runs in float32, in evaluation mode.
+    """
+    model.eval()
+    errors: list[float] = []
+    ious: list[float] = []
+    sides = map_sides(model, cache.size)
+    plain = Augmentation(flip=0, crop=0, colour=0, blur=0, jpeg=0, composite=0)
+    for start in range(0, len(rows), batch):
+        data = make_batch(cache, rows[start : start + batch], cache.size, sides, plain, (0,))
+        x = normalise_batch(data.pictures.to(device)).contiguous(memory_format=torch.channels_last)
+        fused = model.native_logits(x)[0].float()
+        target = data.targets[0].to(device)
+        mask = torch.sigmoid(F.interpolate(fused, size=target.shape[2:], mode="bilinear", align_corners=False))
+        errors += (mask - target).abs().mean((1, 2, 3)).tolist()
+        a, b = mask > 0.5, target > 0.5
+        either = (a | b).sum((1, 2, 3)).double()
+        ious += torch.where(either > 0, (a & b).sum((1, 2, 3)) / either.clamp(min=1), 1.0).tolist()
+    return {"val_mae": float(np.mean(errors)), "val_iou": float(np.mean(ious)), "val_max_error": float(np.max(errors))}
+
+
+def save_half(model: U2Net, path: Path) -> None:
+    """Write `model` as float16 safetensors, atomically; values beyond float16 are an error, not an infinity."""
+    half = {k: v.detach().cpu().half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    half = {k: v.contiguous() for k, v in half.items() if not k.endswith("num_batches_tracked")}
+    broken = [k for k, v in half.items() if not bool(torch.isfinite(v).all())]
+    if broken:
+        raise CheckpointError(f"{len(broken)} tensors do not fit float16, the first is {broken[0]}")
+    with atomic_path(path) as temporary:
+        save_file(half, temporary, metadata={"format": "pt"})
+
+
+def _average(average: U2Net, model: U2Net, keep: float) -> None:
+    with torch.no_grad():
+        for a, m in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+            if a.is_floating_point():
+                a.lerp_(m.to(a.dtype), 1.0 - keep)
+            else:
+                a.copy_(m)
+
+
+def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
+    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.99))
+
+
+def _fingerprint(settings: TrainSettings, model: U2Net, cache: Cache, world: int) -> dict[str, Any]:
+    """What must be equal for a state to be continued; the number of steps may grow or shrink."""
+    about = asdict(settings)
+    for free in ("steps", "decay", "threads", "validate_every", "save_every"):
+        del about[free]
+    widths = [(w.mid, w.out) for w in model.config.widths]
+    return {"settings": about, "widths": widths, "stem": model.config.stem, "world": world, "pictures": len(cache)}
+
+
+class Log:
+    """CSV, one row per `LOG_COLUMNS`; rows after the step that a run continues from are dropped."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        self.rows: list[dict[str, str]] = []
+        if path.exists() and step:
+            with open(path, newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+        self._write()
+
+    def _write(self) -> None:
+        with atomic_path(self.path) as temporary, open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, LOG_COLUMNS)
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    def add(self, **values: float) -> None:
+        """Append one row; a missing column stays empty."""
+        row = {k: (str(v) if isinstance(v, int) else f"{v:.6g}") for k, v in values.items()}
+        self.rows.append(row)
+        with open(self.path, "a", newline="") as file:
+            csv.DictWriter(file, LOG_COLUMNS).writerow(row)
+
+
+def train(
+    model: U2Net,
+    cache: Cache,
+    out: Path,
+    settings: TrainSettings,
+    me: Ranks,
+    say: Callable[[str], None] = print,
+    stop_after: int | None = None,
+) -> dict[str, float]:
+    """Train `model` on `cache`; the last validation of the average. Files in `out`: `state.pt` (to continue from),
+    `weights.safetensors` (the average in float16), `log.csv`.
+
+    Continues from `state.pt` where there is one; raises `ConfigError` where it is of another run. `stop_after` ends the
+    process's work at that step as a kill would, for tests.
+    """
+    if settings.batch % me.world:
+        raise ConfigError(f"a batch of {settings.batch} cannot be shared by {me.world} ranks")
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    if any(size % model.config.stem for size in settings.sizes):
+        raise ConfigError(f"sizes must be multiples of the stem, {model.config.stem}")
+    torch.manual_seed(settings.seed)
+    device = me.device
+    model = model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    average = copy.deepcopy(model).eval().requires_grad_(False)
+    optimizer = _optimizer(model, settings)
+    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16" and device.type == "cuda")
+    fingerprint = _fingerprint(settings, model, cache, me.world)
+    state_path = out / "state.pt"
+    step = 0
+    seconds_before = 0.0
+    if state_path.exists():
+        state = torch.load(state_path, map_location=device, weights_only=True)
+        if state["fingerprint"] != fingerprint:
+            raise ConfigError(f"{state_path} is the state of a run with other settings; give another folder")
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        scaler.load_state_dict(state["scaler"])
+        step, seconds_before = state["step"], state["seconds"]
+        if me.first:
+            say(f"continuing at step {step}")
+    student: nn.Module = Student(model)
+    if me.world > 1:
+        student = DistributedDataParallel(student, device_ids=[device.index] if device.type == "cuda" else None)
+    rows, validation = held_out(cache, settings.holdout)
+    if me.first:
+        out.mkdir(parents=True, exist_ok=True)
+    log = Log(out / "log.csv", step) if me.first else None
+    share = settings.batch // me.world
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(settings.precision)
+    latest: dict[str, float] = {}
+
+    def load(at: int) -> Batch:
+        size = int(np.random.default_rng([settings.seed, 2, at]).choice(settings.sizes))
+        picked = batch_rows(rows, at, settings.batch, settings.seed)[me.rank * share : (me.rank + 1) * share]
+        seed = (settings.seed, 3, at, me.rank)
+        return make_batch(cache, picked, size, map_sides(model, size), settings.augmentation, seed)
+
+    def save() -> None:
+        seconds = seconds_before + time.monotonic() - began
+        state = {"fingerprint": fingerprint, "step": step, "seconds": seconds, "model": model.state_dict()}
+        state |= {"average": average.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
+        with atomic_path(state_path) as temporary:
+            torch.save(state, temporary)
+        save_half(average, out / "weights.safetensors")
+
+    began = time.monotonic()
+    running: dict[str, float] = {}
+    counted = 0
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(load, step)
+        while step < settings.steps:
+            data = coming.result()
+            if step + 1 < settings.steps:
+                coming = pool.submit(load, step + 1)
+            for group in optimizer.param_groups:
+                group["lr"] = rate(settings, step)
+            x = normalise_batch(data.pictures.to(device)).contiguous(memory_format=torch.channels_last)
+            targets = tuple(t.to(device) for t in data.targets)
+            with torch.autocast(device.type, dtype) if dtype else nullcontext():
+                logits = student(x)
+            terms = distillation_loss(tuple(z.float() for z in logits), targets, settings.loss)
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(terms["total"]).backward()
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+            scaler.step(optimizer)
+            scaler.update()
+            # Early on, the average must forget the start faster than its memory.
+            _average(average, model, min(settings.ema, (step + 1) / (step + 10)))
+            step += 1
+            counted += 1
+            for name, value in terms.items():
+                running[name] = running.get(name, 0.0) + float(value.detach())
+            if not np.isfinite(running["total"]):
+                raise FloatingPointError(f"the loss is not finite at step {step}")
+            last = step == settings.steps
+            if me.first and log and (step % settings.validate_every == 0 or last):
+                latest = validate(average, cache, validation, device)
+                seconds = seconds_before + time.monotonic() - began
+                means = {name: value / counted for name, value in running.items()}
+                log.add(step=step, seconds=seconds, lr=rate(settings, step - 1), **means, **latest)
+                say(
+                    f"step {step}/{settings.steps}  {seconds:.0f} s  loss {means['total']:.4f}  "
+                    f"agreement with the teacher: IoU {latest['val_iou']:.4f}, MAE {latest['val_mae']:.4f}"
+                )
+                running, counted = {}, 0
+            if me.first and (step % settings.save_every == 0 or last):
+                save()
+            if stop_after is not None and step >= stop_after:
+                break
+    return latest

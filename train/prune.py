@@ -1,0 +1,285 @@
+"""Smaller networks out of trained ones: half-resolution stems, honest batch norm, channels removed where they cost most.
+
+What to remove is guided by latency in the browser, not by parameters. There, convolutions are nearly all of the time,
+and 93 % of the multiplications of a U²-Net are in stages 1, 2, 2d and 1d, so a target gives widths per stage: thin
+outside, wide inside where a channel is almost free. `macs` says what a configuration costs.
+
+Channels are ranked by the first-order Taylor criterion on the batch-norm scale (Molchanov et al., "Importance
+Estimation for Neural Network Pruning", CVPR 2019): Σ (γ · ∂L/∂γ)², summed over the producers that must keep the same
+channels because a residual addition ties them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from u2net.errors import ConfigError
+from u2net.model import STAGES, U2Net, U2NetConfig, build_model
+
+__all__ = ["absorb_constants", "macs", "prune", "producers", "rebase_batch_norm", "recalibrate", "taylor", "to_stem"]
+
+
+@dataclass(frozen=True)
+class Use:
+    """Convolution `conv` reads a producer's channels from its input channel `offset` on."""
+
+    conv: str
+    offset: int
+
+
+@dataclass(frozen=True)
+class Producer:
+    """One REBNCONV (`name`), the `space` whose channels it fills, and where they are read."""
+
+    name: str
+    space: str
+    uses: tuple[Use, ...]
+
+
+def _stage_uses(config: U2NetConfig) -> dict[str, tuple[Use, ...]]:
+    uses: dict[str, list[Use]] = {name: [] for name, _, _ in STAGES}
+    for index in range(1, 6):
+        uses[f"stage{index}"].append(Use(f"stage{index + 1}.rebnconvin.conv_s1", 0))
+    for index in range(5, 0, -1):
+        above = "stage6" if index == 5 else f"stage{index + 1}d"
+        join = f"stage{index}d.rebnconvin.conv_s1"
+        uses[above].append(Use(join, 0))
+        uses[f"stage{index}"].append(Use(join, config.stage(above).out))
+        uses[f"stage{index}d"].append(Use(f"side{index}", 0))
+    uses["stage6"].append(Use("side6", 0))
+    return {name: tuple(found) for name, found in uses.items()}
+
+
+def producers(config: U2NetConfig) -> list[Producer]:
+    """Every REBNCONV of the network with the convolutions that read it, in forward order.
+
+    Max-pooling, resizing and concatenation keep channels apart, so reading through them is reading the producer. A
+    stage's input convolution and its last one are added, so they fill one space.
+    """
+    found = []
+    for (stage, levels, _), outs in zip(STAGES, _stage_uses(config).values(), strict=True):
+        mid = config.stage(stage).mid
+
+        def conv(block: str, stage: str = stage) -> str:
+            return f"{stage}.{block}.conv_s1"
+
+        inner = (Use(conv("rebnconv1"), 0),)
+        found.append(Producer(f"{stage}.rebnconvin", stage, inner + outs))
+        for level in range(1, levels):
+            uses = (Use(conv(f"rebnconv{level + 1}"), 0), Use(conv(f"rebnconv{level}d"), mid))
+            found.append(Producer(f"{stage}.rebnconv{level}", f"{stage}.{level}", uses))
+        last = (Use(conv(f"rebnconv{levels - 1}d"), 0),)
+        found.append(Producer(f"{stage}.rebnconv{levels}", f"{stage}.{levels}", last))
+        for level in range(levels - 1, 1, -1):
+            uses = (Use(conv(f"rebnconv{level - 1}d"), 0),)
+            found.append(Producer(f"{stage}.rebnconv{level}d", f"{stage}.{level}d", uses))
+        found.append(Producer(f"{stage}.rebnconv1d", stage, outs))
+    return found
+
+
+def _convolution(model: U2Net, name: str) -> nn.Conv2d:
+    found = model.get_submodule(name)
+    if not isinstance(found, nn.Conv2d):
+        raise TypeError(f"{name} is not a convolution")
+    return found
+
+
+def _norm(model: U2Net, producer: Producer) -> nn.BatchNorm2d:
+    found = model.get_submodule(f"{producer.name}.bn_s1")
+    if not isinstance(found, nn.BatchNorm2d):
+        raise TypeError(f"{producer.name} has no batch norm")
+    return found
+
+
+def macs(config: U2NetConfig, size: int | None = None) -> int:
+    """Multiplications of one picture of side `size` (the configuration's own by default), convolutions only."""
+    model = build_model(config)
+    total = 0
+
+    def count(module: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        assert isinstance(module, nn.Conv2d)
+        total += output[0].numel() * module.in_channels * module.kernel_size[0] * module.kernel_size[1]
+
+    handles = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Conv2d)]
+    side = size or config.size
+    with torch.no_grad():
+        model(torch.zeros(1, 3, side, side))
+    for handle in handles:
+        handle.remove()
+    return total
+
+
+def to_stem(model: U2Net, stem: int, name: str) -> U2Net:
+    """`model` at 1/`stem` of the resolution, float-exactly what it computes on the picture box-reduced by `stem`.
+
+    The first convolution reads the `stem`² pixels of a block as channels, each with 1/`stem`² of its weight; training
+    then learns to use the detail between them.
+    """
+    if model.config.stem != 1:
+        raise ConfigError("only a network of stem 1 can be given another stem")
+    result = build_model(replace(model.config, name=name, stem=stem, aliases=()))
+    tensors = {k: v.clone() for k, v in model.state_dict().items()}
+    first = "stage1.rebnconvin.conv_s1.weight"
+    # pixel_unshuffle puts the block's pixels of one colour next to each other.
+    tensors[first] = tensors[first].repeat_interleave(stem**2, 1) / stem**2
+    result.load_state_dict(tensors)
+    return result
+
+
+class _Moments:
+    """Mean and variance per channel of what enters a batch norm."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = torch.zeros(0)
+        self.squares = torch.zeros(0)
+
+    def __call__(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0].detach().double()
+        self.count += x.numel() // x.shape[1]
+        total, squares = x.sum((0, 2, 3)), (x * x).sum((0, 2, 3))
+        self.total = self.total + total if self.total.numel() else total
+        self.squares = self.squares + squares if self.squares.numel() else squares
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        mean = self.total / self.count
+        return mean.float(), (self.squares / self.count - mean * mean).clamp(min=0).float()
+
+
+def _moments(model: U2Net, batches: Iterable[Tensor], found: list[Producer]) -> dict[str, tuple[Tensor, Tensor]]:
+    moments = {p.name: _Moments() for p in found}
+    handles = [_norm(model, p).register_forward_pre_hook(moments[p.name]) for p in found]
+    model.eval()
+    with torch.no_grad():
+        for x in batches:
+            model.native_logits(x)
+    for handle in handles:
+        handle.remove()
+    return {name: m.result() for name, m in moments.items()}
+
+
+def rebase_batch_norm(model: U2Net, batches: Iterable[Tensor]) -> None:
+    """Give each batch norm the running statistics of normalised `batches` (N, 3, H, W), in place, same function.
+
+    Checkpoints with folded batch norm hold identities; trained on, they would normalise by 1 in one mode and by the
+    batch in the other. The scale and shift are adjusted so that the network's output does not change.
+    """
+    found = producers(model.config)
+    moments = _moments(model, batches, found)
+    with torch.no_grad():
+        for p in found:
+            bn = _norm(model, p)
+            mean, variance = moments[p.name]
+            assert bn.running_mean is not None and bn.running_var is not None
+            slope = bn.weight / torch.sqrt(bn.running_var + bn.eps)
+            bn.bias.add_((mean - bn.running_mean) * slope)
+            bn.weight.copy_(slope * torch.sqrt(variance + bn.eps))
+            bn.running_mean.copy_(mean)
+            bn.running_var.copy_(variance)
+
+
+def recalibrate(model: U2Net, batches: Iterable[Tensor]) -> None:
+    """Set every batch norm's running statistics to those of normalised `batches`, in place, as training mode sees them.
+
+    For a network whose channels were just removed: what a missing constant shifted, the next batch norm takes back.
+    """
+    norms = [_norm(model, p) for p in producers(model.config)]
+    kept = [n.momentum for n in norms]
+    for n in norms:
+        n.reset_running_stats()
+        n.momentum = None  # cumulative average
+    model.train()
+    with torch.no_grad():
+        for x in batches:
+            model.native_logits(x)
+    for n, momentum in zip(norms, kept, strict=True):
+        n.momentum = momentum
+    model.eval()
+
+
+def absorb_constants(model: U2Net, sigmas: float = 3.0) -> int:
+    """Move the constant part of channels that never reach zero into the readers' biases, in place; how many channels.
+
+    A channel whose batch norm says mean β and deviation γ with β > `sigmas`·γ passes the ReLU unchanged, so β − `sigmas`·γ
+    of it can be added by the next convolutions' biases instead (bias absorption, Nagel et al., arXiv 1906.04721): small
+    numbers train and quantize well. Exact but for the zero padding at borders and for values under `sigmas` deviations.
+    Needs batch norm with true statistics (`rebase_batch_norm`).
+    """
+    changed = 0
+    with torch.no_grad():
+        for p in producers(model.config):
+            bn = _norm(model, p)
+            constant = (bn.bias - sigmas * bn.weight.abs()).clamp(min=0)
+            changed += int((constant > 0).sum())
+            bn.bias.sub_(constant)
+            for use in p.uses:
+                conv = _convolution(model, use.conv)
+                columns = conv.weight[:, use.offset : use.offset + len(constant)].sum((2, 3))
+                assert conv.bias is not None
+                conv.bias.add_(columns @ constant)
+    return changed
+
+
+def taylor(
+    model: U2Net, batches: Iterable[tuple[Tensor, tuple[Tensor, ...]]], loss: Callable[..., Tensor]
+) -> dict[str, Tensor]:
+    """Importance (channels,) of every space: Σ over batches and producers of (γ · ∂L/∂γ)².
+
+    `batches` are (normalised pictures, targets); `loss(logits, targets)` is a scalar.
+    """
+    found = producers(model.config)
+    scores: dict[str, Tensor] = {}
+    model.eval()
+    for x, targets in batches:
+        model.zero_grad()
+        loss(model.native_logits(x), targets).backward()
+        for p in found:
+            bn = _norm(model, p)
+            assert bn.weight.grad is not None
+            score = (bn.weight.detach() * bn.weight.grad).square()
+            scores[p.space] = scores[p.space] + score if p.space in scores else score
+    model.zero_grad()
+    return scores
+
+
+def prune(model: U2Net, target: U2NetConfig, importance: dict[str, Tensor]) -> U2Net:
+    """`model` with only the most important channels that fit `target`'s widths; the stem stays.
+
+    Raises `ConfigError` where `target` is wider anywhere or of another stem. Call `recalibrate` on the result.
+    """
+    source = model.config
+    if target.stem != source.stem or target.resql != source.resql:
+        raise ConfigError(f"pruning keeps the stem and the attention: {source.name} and {target.name} differ in them")
+    for (stage, _, _), old, new in zip(STAGES, source.widths, target.widths, strict=True):
+        if new.mid > old.mid or new.out > old.out:
+            raise ConfigError(f"{stage} of {target.name} is wider than that of {source.name}")
+    found = producers(source)
+    kept: dict[str, Tensor] = {}
+    for p in found:
+        stage = p.space.partition(".")[0]
+        widths = target.stage(stage)
+        count = widths.out if p.space == stage else widths.mid
+        kept[p.space] = importance[p.space].topk(count).indices.sort().values
+    inputs: dict[str, dict[int, Tensor]] = {}
+    for p in found:
+        for use in p.uses:
+            inputs.setdefault(use.conv, {})[use.offset] = kept[p.space] + use.offset
+    outputs = {f"{p.name}.conv_s1": kept[p.space] for p in found}
+    tensors = {k: v.clone() for k, v in model.state_dict().items()}
+    for name, places in inputs.items():
+        columns = torch.cat([places[offset] for offset in sorted(places)])
+        tensors[f"{name}.weight"] = tensors[f"{name}.weight"][:, columns]
+    for name, rows in outputs.items():
+        for tensor in ("weight", "bias"):
+            tensors[f"{name}.{tensor}"] = tensors[f"{name}.{tensor}"][rows]
+        norm = name.removesuffix("conv_s1") + "bn_s1"
+        for tensor in ("weight", "bias", "running_mean", "running_var"):
+            tensors[f"{norm}.{tensor}"] = tensors[f"{norm}.{tensor}"][rows]
+    result = build_model(target)
+    result.load_state_dict(tensors)
+    return result
