@@ -1,0 +1,62 @@
+"""The README stays true: its commands run, its options exist, its links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+#: Commands that are run by other means: the whole suite is running right now, and these need an hour or a network.
+NOT_RUN_HERE = ("make test", "make compare-int8", "make bench", "make train", "git clone", "npm install", "pip install")
+
+
+def _commands() -> list[str]:
+    blocks = re.findall(r"^```console\n(.*?)^```", README, flags=re.S | re.M)
+    return [line[2:].strip() for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+def test_there_are_commands() -> None:
+    assert any(c.startswith("make export quantize") for c in _commands())
+    assert "make test" in _commands()
+
+
+@pytest.mark.xdist_group("readme")
+@pytest.mark.parametrize("command", [c for c in _commands() if not c.startswith(NOT_RUN_HERE)])
+def test_command_runs(command: str, tmp_path: Path) -> None:
+    """Run in the repository itself, results to a temporary folder where the command lets one be named."""
+    # The README speaks to somebody with the environment active and a photograph at hand.
+    photograph = tmp_path / "photo.jpg"
+    from PIL import Image
+
+    from datasets.synthetic import SyntheticSet
+
+    Image.fromarray(SyntheticSet(count=1, seed=3, size=(480, 360))[0].rgb).save(photograph)
+    replaced = command.replace("photo.jpg", str(photograph)).replace("cutout.png", str(tmp_path / "cutout.png"))
+    result = subprocess.run(
+        ["bash", "-c", replaced],
+        cwd=ROOT,
+        env={**os.environ, "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
+
+
+def test_every_target_named_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z][a-z0-9-]*):", makefile, flags=re.M))
+    named = {t for c in _commands() if c.startswith("make ") for t in re.findall(r"\b[a-z][a-z0-9-]+\b(?!=)", c[5:])}
+    named = {t for t in named if not re.search(rf"\b{t}=|={t}\b|/{t}\b", README)}
+    assert named <= targets, named - targets
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", README):
+        assert (ROOT / target).exists(), target
