@@ -29,8 +29,10 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--model", metavar="NAME", help="full, small, lite, …: refuse weights of another model")
-    parser.add_argument("--weights", metavar="FILE", type=Path, required=True, help=".safetensors, .pth or .onnx")
+    parser.add_argument("--model", metavar="NAME", help="lite, small, full, …: refuse weights of another model")
+    parser.add_argument(
+        "--weights", metavar="FILE", type=Path, help=".safetensors, .pth or .onnx (the model's own, by default lite's)"
+    )
     parser.add_argument("--out", metavar="FILE.onnx", type=Path, required=True, help="where the model goes")
     graph = parser.add_argument_group("the graph")
     graph.add_argument("--size", type=int, metavar="PIXELS", help="side of the input (the size that was trained for)")
@@ -61,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         made = _run(arguments)
     except U2NetError as error:
-        print(f"export: {error}", file=sys.stderr)
+        print(f"export: {_one_line(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("export: interrupted", file=sys.stderr)
@@ -69,6 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         print(json.dumps(made, indent=2, sort_keys=True))
     return 0
+
+
+def _one_line(text: str) -> str:
+    """`text` with control characters escaped: a file's name must not forge lines of a log."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _run(arguments: argparse.Namespace) -> dict[str, Any]:

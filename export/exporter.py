@@ -34,7 +34,7 @@ from .passes.image_interface import ImageInterface
 from .passes.strided_stem import StridedStem
 from .passes.strip_provenance import StripProvenance
 
-__all__ = ["ExportSettings", "export_model", "fold_batch_norm"]
+__all__ = ["ExportSettings", "export_model", "fold_batch_norm", "round_weights"]
 
 OPSET_VERSION = 18
 IR_VERSION = 8
@@ -81,6 +81,15 @@ def fold_batch_norm(model: U2Net) -> U2Net:
         conv.bias = nn.Parameter(bias.float(), requires_grad=False)
         block.bn_s1 = nn.Identity()  # type: ignore[assignment]
     return folded
+
+
+def round_weights(folded: U2Net) -> U2Net:
+    """A copy of `folded` whose convolution weights have been rounded to float16 and back, as `HalfWeights` does."""
+    rounded = copy.deepcopy(folded)
+    for module in rounded.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight = nn.Parameter(module.weight.half().float(), requires_grad=False)
+    return rounded
 
 
 class _Outputs(nn.Module):
@@ -168,7 +177,7 @@ def _finish(proto: onnx.ModelProto, settings: ExportSettings, size: int, name: s
     properties = {
         "u2net.interface": settings.interface,
         "u2net.model": name,
-        "u2net.size": "dynamic" if settings.dynamic else str(size),
+        "u2net.size": str(size),  # where height and width are free: the size that the weights were trained for
     }
     onnx.helper.set_model_props(proto, properties)
     onnx.checker.check_model(proto, full_check=True)

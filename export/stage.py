@@ -11,21 +11,25 @@ from typing import Any
 
 import onnx
 
+import u2net
 from u2net.artifact import atomic_path, check_path, sha256_file, write_sidecar
 from u2net.checkpoint import load_checkpoint
-from u2net.errors import ConfigError
+from u2net.errors import ConfigError, OutputError, QualityError
+from u2net.fetch import PUBLIC_WEIGHTS, default_path
 from u2net.model import U2Net, count_parameters
 
-from .exporter import ExportSettings, export_model, fold_batch_norm
+from .exporter import ExportSettings, export_model, fold_batch_norm, round_weights
 from .parity import measure_parity
 
 __all__ = ["ExportSettings", "export_checkpoint"]
 
+MAX_ROUNDING_COST = 5e-3  # mean difference that float16 weights may make, of values in [0, 1]; beyond, edges move
+DEFAULT_MODEL = "lite"  # the one whose weights come along
 LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime")
 
 
 def export_checkpoint(
-    weights: str | os.PathLike[str],
+    weights: str | os.PathLike[str] | None,
     out: str | os.PathLike[str],
     settings: ExportSettings | None = None,
     *,
@@ -39,14 +43,17 @@ def export_checkpoint(
     """Export the checkpoint `weights` to `out`, and return the sidecars by path.
 
     With `fp16` a second model with float16 weights is written beside it (`fp32.onnx` → `fp16.onnx`), with `ort` the
-    models in onnxruntime's own format as well. Nothing is written unless parity holds. `model` is the name that the
-    weights must have. Raises the `U2NetError` of whatever goes wrong.
+    first one in onnxruntime's own format as well. Nothing is written unless parity holds. `model` is the name that the
+    weights must have; without `weights`, its own are taken (`own_weights`). Raises the `U2NetError` of whatever goes
+    wrong.
     """
     settings = settings or ExportSettings()
     target = check_path(out)
     if target.suffix != ".onnx":
         raise ConfigError(f"the output is an .onnx file, not {target.name}")
     progress("loading the checkpoint")
+    if weights is None:
+        weights = own_weights(model or DEFAULT_MODEL)
     network = load_checkpoint(weights)
     if model is not None and model not in (network.config.name, *network.config.aliases):
         raise ConfigError(f"{weights} is {network.config.name}, not {model}")
@@ -60,11 +67,23 @@ def export_checkpoint(
     if ort:
         from .ort_format import write_ort
 
-        for path, _ in variants:
-            progress(f"converting {path.name} to .ort")
-            written, sidecar = write_ort(path)
-            made[str(written)] = sidecar
+        progress(f"converting {target.name} to .ort")
+        written, sidecar = write_ort(target)
+        made[str(written)] = sidecar
     return made
+
+
+def own_weights(model: str) -> Path:
+    """The weights that come with `model`, or that were fetched for it. Raises `ConfigError` where there are none."""
+    embedded = Path(u2net.__file__).parent / "weights" / f"{model}.safetensors"
+    if embedded.is_file():
+        return embedded
+    if model in PUBLIC_WEIGHTS:
+        fetched = default_path(PUBLIC_WEIGHTS[model])
+        if fetched.is_file():
+            return fetched
+        raise ConfigError(f"there are no weights of {model} here; get them by `python -m u2net weights fetch {model}`")
+    raise ConfigError(f"{model} has no weights of its own; name a checkpoint with --weights")
 
 
 def fp16_path(path: Path) -> Path:
@@ -89,21 +108,31 @@ def _export(
     folded = fold_batch_norm(network)
     proto = export_model(folded, settings)
     progress(f"comparing {path.name} with PyTorch on {len(pictures)} pictures")
-    parity = measure_parity(proto, folded, settings, pictures)
+    figures = measure_parity(proto, round_weights(folded) if settings.fp16 else folded, settings, pictures).as_figures()
+    if settings.fp16:  # parity is with PyTorch holding the same rounded weights; this is what the rounding costs
+        cost = measure_parity(proto, folded, settings, pictures, limit=None)
+        figures["max_difference_from_fp32"] = cost.max_difference
+        figures["mean_difference_from_fp32"] = cost.mean_difference
+        if cost.mean_difference > MAX_ROUNDING_COST:
+            raise QualityError(f"float16 weights change the masks by {cost.mean_difference:.2g} on average")
     with atomic_path(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
-    return write_sidecar(
-        path,
-        stage="export",
-        settings={**asdict(settings), "size": settings.size or network.config.size, "opset": opset(proto)},
-        inputs={**inputs, "parity_images": pictures.sha256()},
-        figures={
-            **parity.as_figures(),
-            "parameters": count_parameters(network),
-            "nodes": dict(sorted(Counter(node.op_type for node in proto.graph.node).items())),
-        },
-        libraries=LIBRARIES,
-    )
+    try:
+        return write_sidecar(
+            path,
+            stage="export",
+            settings={**asdict(settings), "size": settings.size or network.config.size, "opset": opset(proto)},
+            inputs={**inputs, "parity_images": pictures.sha256()},
+            figures={
+                **figures,
+                "parameters": count_parameters(network),
+                "nodes": dict(sorted(Counter(node.op_type for node in proto.graph.node).items())),
+            },
+            libraries=LIBRARIES,
+        )
+    except OutputError:
+        path.unlink(missing_ok=True)  # a model without its sidecar is half a result
+        raise
 
 
 def opset(proto: onnx.ModelProto) -> int:

@@ -106,8 +106,9 @@ def write_json(path: str | os.PathLike[str], value: object) -> None:
 
 
 def sidecar_path(artifact: str | os.PathLike[str]) -> Path:
-    """Where the sidecar of `artifact` lies: `build/small/fp32.onnx` → `build/small/fp32.json`."""
-    return Path(artifact).with_suffix(".json")
+    """Where the sidecar of `artifact` lies: `fp32.onnx` → `fp32.json`, but `fp32.ort` → `fp32.ort.json` beside it."""
+    path = Path(artifact)
+    return path.with_suffix(".json") if path.suffix == ".onnx" else path.with_name(path.name + ".json")
 
 
 def write_sidecar(

@@ -204,7 +204,7 @@ def _receive(url: str, file: IO[bytes], size_bytes: int, progress: Progress) -> 
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise _Final("not an http address")
     have = file.seek(0, os.SEEK_END)
-    request = urllib.request.Request(url, headers={"User-Agent": "u2net-web", "Accept-Encoding": "identity"})
+    request = urllib.request.Request(url, headers={"User-Agent": "u2net-remover", "Accept-Encoding": "identity"})
     if have:
         request.add_header("Range", f"bytes={have}-")
     try:

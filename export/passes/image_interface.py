@@ -7,6 +7,8 @@ a page neither has to know the normalisation nor to loop over pixels.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 
@@ -64,7 +66,7 @@ class ImageInterface(ir.passes.InPlacePass):
         std = build.floats("std", np.array(STD).reshape(1, 3, 1, 1))
         centred = build.node("Sub", [scaled, mean], "centred")
         normalised = build.node("Div", [centred, std], "normalised")
-        normalised.dtype, normalised.shape = tensor.dtype, tensor.shape
+        normalised.dtype, normalised.shape = ir.DataType.FLOAT, tensor.shape
         ir.convenience.replace_all_uses_with(tensor, normalised)
         graph.inputs[0] = pixels
         tensor.name = "image/replaced"
@@ -95,13 +97,13 @@ class _Builder:
         self.prefix = prefix
         self.nodes: list[ir.Node] = []
 
-    def node(self, op_type: str, inputs: list[ir.Value], name: str, **attributes: object) -> ir.Value:
+    def node(self, op_type: str, inputs: list[ir.Value], name: str, **attributes: Any) -> ir.Value:
         node = ir.node(op_type, inputs, attributes or None, name=f"{self.prefix}/{name}")
         node.outputs[0].name = f"{self.prefix}/{name}_out"
         self.nodes.append(node)
         return node.outputs[0]
 
-    def constant(self, name: str, values: np.ndarray) -> ir.Value:  # type: ignore[type-arg]
+    def constant(self, name: str, values: np.ndarray) -> ir.Value:
         value = ir.Value(name=f"{self.prefix}/{name}", const_value=ir.tensor(values, name=f"{self.prefix}/{name}"))
         value.dtype, value.shape = ir.DataType.from_numpy(values.dtype), ir.Shape(values.shape)
         self.graph.register_initializer(value)

@@ -1,0 +1,121 @@
+"""onnxruntime's own format, `.ort`: `python -m export.ort_format MODEL.onnx`.
+
+The converter is `onnxruntime.tools`, where the former `onnxruntime-tools` package lives on. A `.ort` file is the graph
+after onnxruntime's own optimisation, which minimal builds of the engine need; it starts no faster and is no smaller.
+Weights stored as float16 come out as float32, so only float32 and int8 models are worth converting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from u2net.artifact import atomic_path, check_path, sha256_file, verify_artifact, write_sidecar
+from u2net.errors import ConfigError, ModelError, QualityError, U2NetError
+
+from .parity import MAX_DIFFERENCE
+
+__all__ = ["main", "write_ort"]
+
+
+def write_ort(model: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
+    """Convert `model`, an `.onnx` with its sidecar, to `.ort` beside it; returns the path and its sidecar.
+
+    The result must give the same output as `model` on a random input. Raises `ArtifactError` where the sidecar does
+    not speak of these bytes, `ModelError` where onnxruntime cannot convert it, `QualityError` where outputs differ.
+    """
+    source = check_path(model)
+    if source.suffix != ".onnx":
+        raise ConfigError(f"only .onnx becomes .ort, not {source.name}")
+    digest = verify_artifact(source)["sha256"]
+    target = source.with_suffix(".ort")
+    with tempfile.TemporaryDirectory() as folder:
+        made = _convert(source, Path(folder))
+        difference = _difference(source, made)
+        if not difference <= MAX_DIFFERENCE:
+            raise QualityError(f"{target.name} gives other masks than {source.name}: they differ by {difference:.2g}")
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(made.read_bytes())
+    sidecar = write_sidecar(
+        target,
+        stage="ort",
+        settings={"optimization_style": "Fixed"},
+        inputs={"model": digest},
+        figures={"max_difference_from_onnx": difference},
+        libraries=("onnxruntime",),
+    )
+    if sha256_file(source) != digest:
+        raise ModelError(f"{source} changed while it was converted")
+    return target, sidecar
+
+
+def _convert(source: Path, folder: Path) -> Path:
+    from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort
+
+    said = io.StringIO()
+    logging.getLogger("ort_format_model.utils").setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            convert_onnx_models_to_ort(source, folder, optimization_styles=[OptimizationStyle.Fixed])
+    except Exception as error:  # onnxruntime raises its own family, which derives from Exception alone
+        raise ModelError(f"onnxruntime cannot convert {source}: {' '.join(str(error).split())[:200]}") from error
+    made = folder / f"{source.stem}.ort"
+    if not made.is_file():
+        raise ModelError(f"onnxruntime wrote no .ort for {source}")
+    return made
+
+
+def _difference(first: Path, second: Path) -> float:
+    """Largest difference of the two models' first outputs, relative to their range, on one random input."""
+    import onnxruntime
+
+    results = []
+    for path in (first, second):
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        given = session.get_inputs()[0]
+        shape = [side if isinstance(side, int) else 320 for side in given.shape]
+        pixels = np.random.default_rng(0).integers(0, 256, shape)
+        feed = pixels.astype(np.uint8) if "uint8" in given.type else (pixels / 64 - 2).astype(np.float32)
+        results.append(session.run(None, {given.name: feed})[0].astype(np.float64))
+    largest = max(1.0, float(np.abs(results[0]).max()))
+    return float(np.abs(results[0] - results[1]).max()) / largest
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status is 0, 1 for what `U2NetError` reports, 2 for wrong usage."""
+    parser = argparse.ArgumentParser(
+        prog="python -m export.ort_format",
+        description="Convert .onnx models of this project to onnxruntime's own format, beside them.",
+    )
+    parser.add_argument("models", nargs="+", metavar="MODEL.onnx", help="a model with its sidecar")
+    parser.add_argument("--json", action="store_true", help="print the sidecars as JSON")
+    arguments = parser.parse_args(argv)
+    made: dict[str, Any] = {}
+    status = 0
+    for model in arguments.models:
+        try:
+            path, sidecar = write_ort(model)
+        except U2NetError as error:
+            print(f"ort: {error}", file=sys.stderr)
+            status = 1
+            continue
+        made[str(path)] = sidecar
+        print(f"{path}  {sidecar['size_bytes']:,} bytes", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps(made, indent=2, sort_keys=True))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
