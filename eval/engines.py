@@ -202,7 +202,7 @@ class PipeEngine:
     """The bench in a child process, one line of JSON each way."""
 
     def __init__(self, command: list[str], cwd: Path | None = None) -> None:
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         self._process = subprocess.Popen(
             command, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
         )

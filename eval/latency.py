@@ -212,8 +212,8 @@ def machine() -> dict[str, Any]:
     """What the figures were measured on: no host name, nothing that says whose it is."""
     cpu = platform.processor() or platform.machine()
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            cpu = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), cpu)
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
     except OSError:
         pass
     return {"cpu": cpu, "cores": os.cpu_count(), "system": platform.system(), "load_1m_at_start": _load()}
@@ -562,7 +562,8 @@ def print_latency(result: dict[str, Any], console: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """`python -m eval latency`."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
 
     models = candidates(arguments.models)
     pictures = load_pictures(arguments.image, arguments.data)

@@ -361,7 +361,7 @@ def _weighted_f(prediction: ByteArray, level: FloatArray, truth: Truth) -> float
     alarms = float(np.einsum("ij,ij->", level[prediction[top:bottom, left:right]], around.importance))
     recall = 1 - missed / truth.foreground
     precision = hits / (hits + alarms + EPS)
-    return 2 * recall * precision / (recall + precision + EPS)
+    return float(2 * recall * precision / (recall + precision + EPS))
 
 
 def _erode_columns(mask: BoolArray, reach: int, outside: bool) -> BoolArray:

@@ -10,6 +10,7 @@ import json
 import sys
 import time
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class Bench:
         result: dict[str, Any] = {"ms": (time.perf_counter() - begin) * 1e3}
         if mask:
             result |= {"type": str(output.dtype), "dims": list(output.shape)}
-            result["mask"] = base64.b64encode(np.ascontiguousarray(output)).decode()
+            result["mask"] = base64.b64encode(np.asarray(output).tobytes()).decode()
         return result
 
     def facts(self) -> dict[str, Any]:
@@ -77,8 +78,8 @@ class Bench:
 def _resident_bytes() -> int | None:
     """Resident memory of this process, where the system tells (Linux)."""
     try:
-        with open("/proc/self/status", encoding="ascii") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmRSS"))
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
     except (OSError, StopIteration):
         return None
 

@@ -287,6 +287,7 @@ def judge(
     settings = settings or QualitySettings()
     if not models or not samples:
         raise ConfigError("quality needs at least one model and one picture")
+    source = getattr(samples, "source", "given")
     samples = _spread(samples, settings.limit)
     for model in models:
         Predictor(model)  # a model that cannot run is told here, in one line, and not by a dying worker
@@ -318,7 +319,7 @@ def judge(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return _result(models, samples, settings, [[known.rows[key] for key in row] for row in keys])
+    return _result(models, samples, source, settings, [[known.rows[key] for key in row] for row in keys])
 
 
 def _spread(samples: Sequence[Sample], limit: int) -> list[Sample]:
@@ -343,12 +344,13 @@ def _pool(models: Sequence[Candidate], workers: int, tasks: int) -> ProcessPoolE
 def _result(
     models: Sequence[Candidate],
     samples: Sequence[Sample],
+    source: str,
     settings: QualitySettings,
     rows: list[list[dict[str, Any]]],
 ) -> dict[str, Any]:
     sets = sorted({sample.set_name for sample in samples})
     result: dict[str, Any] = {
-        "source": getattr(samples, "source", None),
+        "source": source,
         "pictures": len(samples),
         "sets": {name: sum(sample.set_name == name for sample in samples) for name in sets},
         "stretch": settings.stretch,
@@ -390,7 +392,7 @@ def _result(
 def masks_of(
     models: Sequence[Candidate], samples: Sequence[Sample], stems: Sequence[str], height: int = 96
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """For each of `stems`, small pictures: "input" (JPEG), "truth" and each model's mask (PNG), `height` pixels high."""
+    """For each of `stems`, small pictures to show `height` pixels high: "input" (JPEG), "truth", each model's mask."""
     by_stem = {sample.stem: sample for sample in samples}
     predictors = [Predictor(model) for model in models] if stems else []
     for stem in stems:
