@@ -30,7 +30,7 @@ class Card {
     const before = this.find<HTMLImageElement>(".before");
     before.src = this.#original;
     before.alt = `Original of ${file.name}`;
-    before.addEventListener("load", () => this.stage.style.setProperty("--ratio", `${before.naturalWidth} / ${before.naturalHeight}`));
+    before.addEventListener("load", () => this.element.style.setProperty("--ratio", `${before.naturalWidth} / ${before.naturalHeight}`));
     this.find(".name").textContent = file.name;
     this.find(".drop-card").setAttribute("aria-label", `Remove ${file.name} from the list`);
     this.find(".save").setAttribute("aria-label", `Download ${file.name}`);
@@ -62,7 +62,7 @@ class Card {
     const after = this.find<HTMLImageElement>(".after");
     after.src = this.#shown;
     after.alt = this.task === "cutout" ? `${this.file.name} without its background` : this.file.name;
-    this.stage.style.setProperty("--ratio", `${result.width} / ${result.height}`);
+    this.element.style.setProperty("--ratio", `${result.width} / ${result.height}`);
     const { totalMs, inferenceMs } = result.timings;
     const parts = [`${result.width}×${result.height}`, seconds(totalMs)];
     if ("backend" in result) parts.push(`model ${seconds(inferenceMs)} on ${result.backend}`);

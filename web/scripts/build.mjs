@@ -28,8 +28,7 @@ if (!process.argv.includes("--package")) {
   // One folder for all scripts, so that the worker and the engine find each other by relative addresses.
   await build({
     ...common, outdir: join(out, "assets"), chunkNames: "[name]-[hash]",
-    entryPoints: { main: "demo/main.ts", worker: "src/worker.ts" },
-    loader: { ".css": "css" },
+    entryPoints: { main: "demo/main.ts", remover: "src/index.ts", worker: "src/worker.ts" }, // remover.js: for pages without a bundler
   });
   // The list of what works offline, and a version that changes with any byte of it.
   const files = readdirSync(out, { recursive: true, withFileTypes: true })
