@@ -477,7 +477,7 @@ def summarise(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse._ActionsContainer) -> None:
     """The options that say how latency is measured."""
     default = LatencySettings()
     parser.add_argument(
