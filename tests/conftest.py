@@ -94,3 +94,12 @@ def tiny_checkpoint() -> Path:
         save_checkpoint(U2Net(U2NetConfig("tiny", (StageWidths(2, 4),) * 11)).eval(), path)
 
     return _built(MODELS / "tiny.safetensors", make)
+
+
+@pytest.fixture(scope="session")
+def tiny_fp32(tiny_checkpoint: Path) -> Path:
+    """`tiny_checkpoint` as float ONNX, 320×320, `tensor` interface, with its sidecar."""
+    return _built(
+        MODELS / "tiny" / "fp32.onnx",
+        lambda path: _run("-m", "export", "--weights", tiny_checkpoint, "--parity-count", "1", "--out", path),
+    )
