@@ -139,6 +139,8 @@ def _make_scene(seed: int, index: int, size: Size, kind: str | None) -> Scene:
         tags += [subject.name, *subject.tags]
     if len(layers) > 1:
         tags.append("several")
+    if "motion" in tags or "defocus" in tags:
+        tags = [tag for tag in tags if tag != "hard"]
     foreground, alpha = _stack(layers, size)
     foreground, background = _expose(rng, camera, size, foreground, background)
     return _compose(seed, index, foreground, background, alpha, tuple(dict.fromkeys(tags)))
@@ -165,8 +167,8 @@ def _camera(rng: np.random.Generator, kind: str | None, backdrop: Backdrop) -> C
         (1 + warmth, 1.0, 1 - warmth),
         ambient=float(rng.uniform(0.45, 0.8)),
     )
-    moving = kind == "motion" or (kind is None and rng.random() < 0.06)
-    soft = kind == "defocus" or (kind is None and rng.random() < 0.06)
+    moving = kind == "motion" or (kind is None and rng.random() < 0.08)
+    soft = kind == "defocus" or (kind is None and rng.random() < 0.08)
     deep = rng.random() < 0.45  # everything in focus
     return Camera(
         light,
