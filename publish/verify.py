@@ -67,8 +67,8 @@ def _other_files(folder: Path, listed: set[str]) -> Iterator[str]:
         elif path.is_dir() or name in listed or name in _UNLISTED:
             continue
         elif path.suffix in _DECODERS and (name[: -len(path.suffix)] in listed | {MANIFEST_NAME}):
-            original = path.with_suffix("").read_bytes()
-            if not _decodes_to(path, original):
+            original = path.with_suffix("")
+            if not original.is_file() or not _decodes_to(path, original.read_bytes()):
                 yield f"{name} does not hold what {path.stem} holds"
         else:
             yield f"{name} is not in the manifest"
