@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,14 +144,20 @@ def real_bundle(web_dist: Path, request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    """One browser for all tests of a process."""
+def launch() -> Iterator[Callable[..., Browser]]:
+    """Starts Chromium with further flags; there may be one Playwright in a process, so all tests share this."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium_path(), args=[*FLAGS, "--disable-gpu"])
-        yield browser
-        browser.close()
+        yield lambda *flags: playwright.chromium.launch(executable_path=chromium_path(), args=[*FLAGS, *flags])
+
+
+@pytest.fixture(scope="session")
+def chromium(launch: Callable[..., Browser]) -> Iterator[Browser]:
+    """One browser for all tests of a process."""
+    browser = launch("--disable-gpu")
+    yield browser
+    browser.close()
 
 
 def host_of(bundle: Path, headers: dict[str, str] | None = None) -> WebHost:

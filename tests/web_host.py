@@ -6,6 +6,7 @@ import mimetypes
 import re
 import socket
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,6 +34,7 @@ class WebHost:
     cut_once: dict[str, int] = field(default_factory=dict)  # file name → bytes after which the connection drops, once
     requests: list[tuple[str, str, str]] = field(default_factory=list)  # method, path, Range
     port: int = 0
+    _connections: list[socket.socket] = field(default_factory=list)
 
     def __enter__(self) -> WebHost:
         self.start()
@@ -58,6 +60,10 @@ class WebHost:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def setup(self) -> None:
+                super().setup()
+                host._connections.append(self.connection)
+
             def log_message(self, *arguments: object) -> None:
                 pass
 
@@ -73,8 +79,13 @@ class WebHost:
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def stop(self) -> None:
+        """Stop listening and drop what is open, kept-alive connections too; `start` comes back on the same port."""
         self._server.shutdown()
         self._server.server_close()
+        for connection in self._connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._connections.clear()
 
     def _find(self, path: str) -> Path | None:
         for prefix in sorted(self.mounts, key=len, reverse=True):
