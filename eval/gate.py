@@ -4,7 +4,7 @@ A policy is TOML. `[require]` says what must be there, each `[[check]]` what mus
 breach. A check names models by a pattern and one figure by a path:
 
     dead_convolutions · integer_share · constant_share · size.raw_bytes · size.gzip_bytes · size.brotli_bytes
-    quality.<metric> (over all pictures) · quality.<set>.<metric> · agreement.iou · agreement.iou_worst · agreement.mae
+    quality.<metric> (over all pictures) · quality.<set>.<metric> · agreement.<iou, iou_p5, iou_worst, mae>
     latency.<backend>.ratio · latency.<backend>.mask_difference · latency.<backend>.iou_with_native
 
 and bounds it by any of
@@ -42,7 +42,14 @@ REPORT_SCHEMA_VERSION = 1
 BASELINE_SCHEMA_VERSION = 1
 POLICY_SCHEMA_VERSION = 1
 BOUNDS = ("floor", "ceiling", "below_reference", "below_baseline", "growth")
-HIGHER_IS_BETTER = {**METRICS, **MATTE_METRICS, "iou_worst": True, "iou_with_native": True, "integer_share": True}
+HIGHER_IS_BETTER = {
+    **METRICS,
+    **MATTE_METRICS,
+    "iou_p5": True,
+    "iou_worst": True,
+    "iou_with_native": True,
+    "integer_share": True,
+}
 
 
 class _Missing(Exception):

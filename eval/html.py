@@ -249,6 +249,7 @@ def _table_section(report: dict[str, Any], names: Sequence[str]) -> str:
         if len(names) > 1:
             group(f"Agreement with {quality['reference']}")
             row("IoU", [f"{j['agreement']['iou']:.4f}" for j in judged])
+            row("5th percentile of IoU", [f"{j['agreement']['iou_p5']:.4f}" for j in judged])
             row("worst picture's IoU", [f"{j['agreement']['iou_worst']:.4f}" for j in judged])
             row("mean absolute difference ↓", [f"{j['agreement']['mae']:.4f}" for j in judged])
     measured = [record for record in report["latency"].get("backends", {}).values() if _has_times(record)]
@@ -364,7 +365,7 @@ def _sensitivity(paths: Sequence[Path]) -> str:
         if kind and path.is_file():
             # As an image, so that nothing in the file can run.
             pictures.append(
-                f'<img class="full" alt="sensitivity, {escape(path.parent.name)}" src="{_data(path.read_bytes(), kind)}">'
+                f'<img class="full" alt="{escape(path.parent.name)}" src="{_data(path.read_bytes(), kind)}">'
             )
     if not pictures:
         return ""
@@ -414,7 +415,7 @@ def _footer(report: dict[str, Any]) -> str:
         f"<li>{escape(model['name'])}: <code>sha256 {model['sha256']}</code></li>" for model in report["models"]
     )
     return (
-        '<footer class="soft"><p>Ground truth is what is above 128 of 255. Masks are judged in 8 bits at the picture\'s own'
-        " size, without min-max stretching. Fβ has β² = 0.3. MB are 10⁶ bytes, MiB 2²⁰.</p>"
+        '<footer class="soft"><p>Ground truth is what is above 128 of 255. Masks are judged in 8 bits at the picture\'s'
+        " own size, without min-max stretching. Fβ has β² = 0.3. MB are 10⁶ bytes, MiB 2²⁰.</p>"
         f"<details><summary>Files and versions</summary><ul>{files}</ul><p>{escape(versions)}</p></details></footer>"
     )

@@ -8,6 +8,8 @@ Conventions, which published figures differ in:
   the authors and PySODMetrics do, for comparing with published tables; it then agrees with PySODMetrics to rounding;
 - Fβ has β² = 0.3 (Achanta et al. 2009), weighted Fβ has β² = 1 (Margolin et al. 2014), as is the field's custom;
 - "adaptive" thresholds at twice the prediction's mean; "mean" and "max" are over thresholds, of the *set's* mean curve;
+- a quadrant of S-measure without pixels counts for nothing (PySODMetrics: NaN), and one that is constant is taken as
+  exactly constant (there its rounding decides between 0 and 1);
 - an empty prediction for an empty truth has IoU 1 and boundary scores 1 (PySODMetrics says 0: it would punish the right
   answer). The other measures keep their published definition there; E-measure's `size − 1` is at least 1.
 

@@ -114,15 +114,18 @@ def graph_facts(path: str | os.PathLike[str]) -> GraphFacts:
 
     try:
         model = onnx.load(os.fspath(path))
-        inferred = onnx.shape_inference.infer_shapes(model)
     except Exception as error:
-        raise ModelError(f"{path} cannot be read as ONNX: {str(error).splitlines()[0]}") from error
-    graph = inferred.graph
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in constants]
-    if len(inputs) != 1 or not graph.output:
-        raise ModelError(f"{path} is not a U²-Net: it has {len(inputs)} inputs and {len(graph.output)} outputs")
-    interface, size = _interface(path, inputs[0])
+        raise ModelError(f"{path} cannot be read as ONNX: {' '.join(str(error).split())[:200]}") from error
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in constants]
+    if len(inputs) != 1 or not model.graph.output:
+        raise ModelError(f"{path} is not a U²-Net: it has {len(inputs)} inputs and {len(model.graph.output)} outputs")
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    interface, size = _interface(path, inputs[0], metadata)
+    try:
+        graph = onnx.shape_inference.infer_shapes(model).graph
+    except Exception as error:
+        raise ModelError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
     shapes = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in (*graph.value_info, *graph.output)
@@ -146,11 +149,11 @@ def graph_facts(path: str | os.PathLike[str]) -> GraphFacts:
             is_integer = is_integer and before is not None and before.op_type == "DequantizeLinear"
         if not weight.any():
             dead.append(_readable(node.name, weight_name))
-        area = int(np.prod(shapes.get(node.output[0], [0])[2:] or [0]))
+        area = int(np.prod(shapes.get(node.output[0], [])[2:])) or 1  # 1: a graph whose sizes are only known when run
         total += weight.size * area
         integer += weight.size * area * is_integer
     if not total:
-        raise ModelError(f"{path} is not a U²-Net: it has no convolutions of a known shape")
+        raise ModelError(f"{path} is not a U²-Net: it has no convolutions")
     return GraphFacts(
         interface=interface,
         size=size,
@@ -162,15 +165,20 @@ def graph_facts(path: str | os.PathLike[str]) -> GraphFacts:
         gmacs=total / 1e9,
         integer_share=integer / total,
         dead_convolutions=tuple(dead),
-        metadata={entry.key: entry.value for entry in model.metadata_props},
+        metadata=metadata,
     )
 
 
-def _interface(path: str | os.PathLike[str], value: Any) -> tuple[str, int]:
+def _interface(path: str | os.PathLike[str], value: Any, metadata: dict[str, str]) -> tuple[str, int]:
     import onnx
 
     kind = value.type.tensor_type
-    shape = [dim.dim_value for dim in kind.shape.dim]
+    dims = kind.shape.dim
+    if len(dims) == 4 and metadata.get("u2net.size", "320").isdigit():
+        for dim in dims[2:] if kind.elem_type == onnx.TensorProto.FLOAT else dims[1:3]:
+            if not dim.dim_value:  # left open by the exporter: the size that the weights were trained for
+                dim.dim_value = int(metadata.get("u2net.size", "320"))
+    shape = [dim.dim_value for dim in dims]
     match shape:
         case [0 | 1, 3, height, width] if kind.elem_type == onnx.TensorProto.FLOAT and height == width > 0:
             return "tensor", height

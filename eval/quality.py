@@ -370,6 +370,7 @@ def _result(
             "curves": overall.curves(),
             "agreement": {
                 "iou": float(np.mean([row["agreement"]["iou"] for row in mine])),
+                "iou_p5": float(np.percentile([row["agreement"]["iou"] for row in mine], 5)),
                 "iou_worst": float(min(row["agreement"]["iou"] for row in mine)),
                 "mae": float(np.mean([row["agreement"]["mae"] for row in mine])),
             },
