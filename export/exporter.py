@@ -34,7 +34,7 @@ from .passes.image_interface import ImageInterface
 from .passes.strided_stem import StridedStem
 from .passes.strip_provenance import StripProvenance
 
-__all__ = ["ExportSettings", "export_model", "fold_batch_norm", "round_weights"]
+__all__ = ["ExportSettings", "export_model", "fold_batch_norm", "round_weights", "store_half"]
 
 OPSET_VERSION = 18
 IR_VERSION = 8
@@ -121,10 +121,13 @@ def export_model(folded: U2Net, settings: ExportSettings) -> onnx.ModelProto:
         passes.append(ImageInterface(alpha=settings.alpha))
     for one in passes:
         model = one(model).model
-    proto = _simplify(ir.to_proto(model))
-    if settings.fp16:
-        proto = ir.to_proto(HalfWeights()(ir.from_proto(proto)).model)
-    return _finish(proto, settings, size, folded.config.name)
+    proto = _finish(_simplify(ir.to_proto(model)), settings, size, folded.config.name)
+    return store_half(proto) if settings.fp16 else proto
+
+
+def store_half(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of an exported graph whose weights are stored as float16; see `HalfWeights`."""
+    return ir.to_proto(HalfWeights()(ir.from_proto(proto)).model)
 
 
 def _trace(folded: U2Net, settings: ExportSettings, size: int) -> ir.Model:

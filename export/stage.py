@@ -12,18 +12,20 @@ from typing import Any
 import onnx
 
 import u2net
+from datasets.calibration import CalibrationImages, calibration_images
 from u2net.artifact import atomic_path, check_path, sha256_file, write_sidecar
 from u2net.checkpoint import load_checkpoint
 from u2net.errors import ConfigError, OutputError, QualityError
 from u2net.fetch import PUBLIC_WEIGHTS, default_path
 from u2net.model import U2Net, count_parameters
 
-from .exporter import ExportSettings, export_model, fold_batch_norm, round_weights
+from .exporter import ExportSettings, export_model, fold_batch_norm, round_weights, store_half
 from .parity import measure_parity
 
 __all__ = ["ExportSettings", "export_checkpoint"]
 
 MAX_ROUNDING_COST = 5e-3  # mean difference that float16 weights may make, of values in [0, 1]; beyond, edges move
+NAMED_AFTER_DATA = {"human": "full"}  # models that are another one's network trained on something else
 DEFAULT_MODEL = "lite"  # the one whose weights come along
 LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime")
 
@@ -55,15 +57,26 @@ def export_checkpoint(
     if weights is None:
         weights = own_weights(model or DEFAULT_MODEL)
     network = load_checkpoint(weights)
+    if model in NAMED_AFTER_DATA and network.config.name == NAMED_AFTER_DATA[model]:
+        network.config = replace(network.config, name=model)
     if model is not None and model not in (network.config.name, *network.config.aliases):
         raise ConfigError(f"{weights} is {network.config.name}, not {model}")
-    made: dict[str, dict[str, Any]] = {}
     inputs = {"weights": sha256_file(weights)}
-    variants = [(target, settings)]
-    if fp16:
-        variants.append((fp16_path(target), replace(settings, fp16=True)))
-    for path, variant in variants:
-        made[str(path)] = _export(network, variant, path, inputs, parity_images, parity_count, progress)
+    pictures = calibration_images(parity_images, parity_count)
+    progress(f"exporting {target.name}")
+    folded = fold_batch_norm(network)
+    proto = export_model(folded, settings)
+    graphs = [(target, proto, settings)]
+    if fp16 and not settings.fp16:
+        graphs.append((fp16_path(target), store_half(proto), replace(settings, fp16=True)))
+    proven = []
+    for path, graph, form in graphs:
+        progress(f"comparing {path.name} with PyTorch on {len(pictures)} pictures")
+        proven.append((path, graph, form, _prove(graph, folded, form, pictures)))
+    made: dict[str, dict[str, Any]] = {}
+    for path, graph, form, figures in proven:
+        facts = {**figures, "parameters": count_parameters(network)}
+        made[str(path)] = _write(graph, path, form, {**inputs, "parity_images": pictures.sha256()}, facts)
     if ort:
         from .ort_format import write_ort
 
@@ -92,40 +105,44 @@ def fp16_path(path: Path) -> Path:
     return path.with_name(stem + path.suffix)
 
 
-def _export(
-    network: U2Net,
-    settings: ExportSettings,
-    path: Path,
-    inputs: dict[str, str],
-    parity_images: str | os.PathLike[str] | None,
-    parity_count: int,
-    progress: Callable[[str], None],
-) -> dict[str, Any]:
-    from datasets.calibration import calibration_images
+def _prove(
+    proto: onnx.ModelProto, folded: U2Net, settings: ExportSettings, pictures: CalibrationImages
+) -> dict[str, float | int]:
+    """What the comparison with PyTorch measured. Raises `QualityError`."""
+    if not settings.fp16:
+        return measure_parity(proto, folded, settings, pictures).as_figures()
+    # Parity is with PyTorch holding the same rounded weights; the cost is what the rounding does to the masks.
+    figures = measure_parity(proto, round_weights(folded), settings, pictures).as_figures()
+    cost = measure_parity(proto, folded, settings, pictures, limit=None)
+    if not cost.mean_difference <= MAX_ROUNDING_COST:
+        raise QualityError(f"float16 weights change the masks by {cost.mean_difference:.2g} on average")
+    return {
+        **figures,
+        "max_difference_from_fp32": cost.max_difference,
+        "mean_difference_from_fp32": cost.mean_difference,
+    }
 
-    pictures = calibration_images(parity_images, parity_count)
-    progress(f"exporting {path.name}")
-    folded = fold_batch_norm(network)
-    proto = export_model(folded, settings)
-    progress(f"comparing {path.name} with PyTorch on {len(pictures)} pictures")
-    figures = measure_parity(proto, round_weights(folded) if settings.fp16 else folded, settings, pictures).as_figures()
-    if settings.fp16:  # parity is with PyTorch holding the same rounded weights; this is what the rounding costs
-        cost = measure_parity(proto, folded, settings, pictures, limit=None)
-        figures["max_difference_from_fp32"] = cost.max_difference
-        figures["mean_difference_from_fp32"] = cost.mean_difference
-        if cost.mean_difference > MAX_ROUNDING_COST:
-            raise QualityError(f"float16 weights change the masks by {cost.mean_difference:.2g} on average")
+
+def _write(
+    proto: onnx.ModelProto,
+    path: Path,
+    settings: ExportSettings,
+    inputs: dict[str, str],
+    figures: dict[str, float | int],
+) -> dict[str, Any]:
+    """Write `proto` and its sidecar, both or neither; returns the sidecar."""
+    version = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    size = next(int(entry.value) for entry in proto.metadata_props if entry.key == "u2net.size")
     with atomic_path(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
     try:
         return write_sidecar(
             path,
             stage="export",
-            settings={**asdict(settings), "size": settings.size or network.config.size, "opset": opset(proto)},
-            inputs={**inputs, "parity_images": pictures.sha256()},
+            settings={**asdict(settings), "size": size, "opset": version},
+            inputs=inputs,
             figures={
                 **figures,
-                "parameters": count_parameters(network),
                 "nodes": dict(sorted(Counter(node.op_type for node in proto.graph.node).items())),
             },
             libraries=LIBRARIES,
@@ -133,8 +150,3 @@ def _export(
     except OutputError:
         path.unlink(missing_ok=True)  # a model without its sidecar is half a result
         raise
-
-
-def opset(proto: onnx.ModelProto) -> int:
-    """The version of the standard operators that `proto` is written in."""
-    return next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))

@@ -15,6 +15,7 @@ import json
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -112,12 +113,16 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
     """The state dict in a `.pth`, read by the restricted unpickler."""
     _refuse_zip_bomb(file)
     try:
-        value = torch.load(file, map_location="cpu", weights_only=True)
+        # An open file, because torch.load takes a path that ends in .safetensors for one.
+        with file.open("rb") as opened, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = torch.load(opened, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = re.search(r"(?:GLOBAL|global|class|function) ([\w.]+)", str(error))
-        what = f" ({wanted.group(1)})" if wanted else ""
+        if wanted is None:
+            raise CheckpointError(f"{file} is not a readable PyTorch checkpoint: its pickle is damaged") from error
         raise CheckpointError(
-            f"{file} is refused: loading it needs code from the file or elsewhere{what}; "
+            f"{file} is refused: loading it needs code ({wanted.group(1)}), which a checkpoint can bring along; "
             "save the state dict alone, or as .safetensors"
         ) from error
     except Exception as error:  # torch raises half a dozen types, some of them bare, for damaged files
@@ -217,7 +222,8 @@ def model_from_tensors(
         if name in tensors and tensors[name].shape != value.shape:
             problems.append(f"has {name} of shape {_shape(tensors[name].shape)}, not {_shape(value.shape)}")
     if problems:
-        raise CheckpointError(f"{source} {'; '.join(problems[:NAMED])}")
+        more = f"; and {len(problems) - NAMED} problems more" if len(problems) > NAMED else ""
+        raise CheckpointError(f"{source} {'; '.join(problems[:NAMED])}{more}")
     state: dict[str, Tensor] = {}
     for name, value in wanted.items():
         if name in counters:
