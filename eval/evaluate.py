@@ -17,6 +17,7 @@ from u2net.artifact import canonical_json, check_path, write_json
 
 from .gate import judge_report, load_policy
 from .latency import add_arguments, load_pictures, measure_latency, print_latency, settings_from
+from .latency import faults as latency_faults
 from .models import Candidate, candidates, transfer_sizes
 from .quality import QualitySettings, Sample, judge, masks_of, open_samples
 from .report import build_report, faults_of, worst_stems, write_report
@@ -83,14 +84,10 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
     else:
         _print(report, Console(width=None if sys.stdout.isatty() else 120))
         print("\n".join(str(path) for path in paths))
-    faults = [
-        f"{name} {record['status']}: {record['reason']}"
-        for name, record in latency.get("backends", {}).items()
-        if record["status"] in ("failed", "partial")
-    ]
-    for fault in faults:
+    found = latency_faults(latency) if "backends" in latency else []
+    for fault in found:
         print(f"error: latency: {fault}", file=sys.stderr)
-    return 1 if faults else 0
+    return 1 if found else 0
 
 
 def _latency(arguments: argparse.Namespace, models: Sequence[Candidate], partial: Path, bar: Any) -> dict[str, Any]:

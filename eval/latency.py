@@ -38,7 +38,7 @@ from .engines import BACKENDS, Backend, Engine, EngineDied, EngineError
 from .models import Candidate, candidates, transfer_sizes
 from .server import BenchServer
 
-__all__ = ["LatencySettings", "Picture", "load_pictures", "measure_latency", "ratio_of_medians", "summarise"]
+__all__ = ["LatencySettings", "Picture", "faults", "load_pictures", "measure_latency", "ratio_of_medians"]
 
 MaskArray = npt.NDArray[np.float32]
 Progress = Callable[[str, float], None]
@@ -468,10 +468,10 @@ def _write_mask(path: Path, mask: MaskArray) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def summarise(result: dict[str, Any]) -> list[str]:
-    """Faults of a measurement, one line each: backends that failed, and those that ended early."""
+def faults(result: dict[str, Any]) -> list[str]:
+    """What went wrong, one line each: backends that failed, and those that ended early."""
     return [
-        f"{name}: {record['status']}: {record['reason']}"
+        f"{name} {record['status']}: {record['reason']}"
         for name, record in result["backends"].items()
         if record["status"] in ("failed", "partial")
     ]
@@ -588,10 +588,10 @@ def run(arguments: argparse.Namespace) -> int:
         for name, size in result["sizes"].items():
             kb = {key: f"{size[key] / 1e3:,.0f} kB" for key in ("raw_bytes", "gzip_bytes", "brotli_bytes")}
             output.print(f"{name}: {kb['raw_bytes']} raw, {kb['gzip_bytes']} gzip, {kb['brotli_bytes']} brotli")
-    faults = summarise(result)
-    for fault in faults:
-        console.print(f"[red]error:[/] {fault}", highlight=False)
-    return 1 if faults else 0
+    found = faults(result)
+    for fault in found:
+        print(f"error: {fault}", file=sys.stderr)
+    return 1 if found else 0
 
 
 def build_parser(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

@@ -1,0 +1,179 @@
+"""Quality over folders: rows, sets, agreement, resuming, and what bad input says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets.synthetic import SyntheticSet
+from eval import quality
+from eval.metrics import METRICS, quantise, score
+from eval.models import candidates
+from eval.quality import FolderSamples, ProceduralSamples, QualitySettings, judge, masks_of, open_samples
+from u2net.errors import ConfigError, DataError, ModelError
+from u2net.infer import Session
+from u2net.preprocess import resize_bilinear
+
+ONE = QualitySettings(workers=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Four procedural pairs in two sets."""
+    root = tmp_path_factory.mktemp("pairs")
+    for name in ("images", "masks"):
+        (root / name).mkdir()
+    for i, scene in enumerate(SyntheticSet(4, size=(160, 120))):
+        stem = f"{'left' if i < 3 else 'right'}_{i}"
+        Image.fromarray(scene.rgb).save(root / "images" / f"{stem}.png")
+        Image.fromarray((scene.alpha > 0.5).astype(np.uint8) * 255).save(root / "masks" / f"{stem}.png")
+    return root
+
+
+def test_rows_are_the_metrics_of_the_runner(folder, tiny_fp32, tmp_path):
+    """What comes out of the worker processes is what the runner and the metrics give when called directly."""
+    samples = FolderSamples(folder)
+    result = judge(candidates([tiny_fp32]), samples, ONE, journal=tmp_path / "journal.jsonl")
+    assert result["pictures"] == 4
+    assert result["sets"] == {"left": 3, "right": 1}
+    (model,) = result["models"].values()
+    session = Session(tiny_fp32, threads=1)
+    for sample, row in zip(samples, model["pictures"], strict=True):
+        rgb, truth = sample.load()
+        mask = quantise(resize_bilinear(session.saliency(rgb), *rgb.shape[:2]))
+        expected = score(mask, truth).values
+        assert row["stem"] == sample.stem
+        for name in METRICS:
+            assert row[name] == pytest.approx(expected[name], abs=2e-6), name
+        assert row["agreement_iou"] == 1
+        assert row["agreement_mae"] == 0
+    left = [row["mae"] for row in model["pictures"] if row["set"] == "left"]
+    assert model["sets"]["left"]["mae"] == pytest.approx(np.mean(left), abs=1e-6)
+    assert model["overall"]["count"] == 4
+    assert len(model["curves"]["iou"]) == 256
+    json.dumps(result)
+
+
+def test_a_checkpoint_and_its_export_agree(folder, tiny_fp32, tiny_checkpoint):
+    result = judge(candidates([tiny_fp32, tiny_checkpoint]), FolderSamples(folder), QualitySettings(workers=1, limit=2))
+    exported, checkpoint = result["models"].values()
+    assert result["pictures"] == 2
+    assert checkpoint["agreement"]["mae"] < 1e-3
+    assert checkpoint["overall"]["mae"] == pytest.approx(exported["overall"]["mae"], abs=1e-3)
+
+
+def test_a_stopped_run_goes_on(folder, tiny_fp32, tmp_path, monkeypatch):
+    journal = tmp_path / "journal.jsonl"
+    models, samples = candidates([tiny_fp32]), FolderSamples(folder)
+    whole = judge(models, samples, ONE, journal=journal)
+    lines = journal.read_text().splitlines()
+    # Two rows lost, one of them cut in the middle of being written.
+    journal.write_text("\n".join(lines[:-2]) + "\n" + lines[-2][:100])
+    seen: list[tuple[int, int]] = []
+    again = judge(models, samples, ONE, journal=journal, progress=lambda done, total: seen.append((done, total)))
+    assert again == whole
+    assert seen[0] == (2, 4)
+    # Nothing left to do: no worker is needed.
+    monkeypatch.setattr(quality, "_judge_one", None)
+    assert judge(models, samples, ONE, journal=journal) == whole
+
+
+def test_what_changed_is_judged_anew(folder, tiny_fp32, tmp_path):
+    journal = tmp_path / "journal.jsonl"
+    data = tmp_path / "data"
+    shutil.copytree(folder, data)
+    judge(candidates([tiny_fp32]), FolderSamples(data), ONE, journal=journal)
+    Image.fromarray(np.zeros((120, 160), np.uint8)).save(data / "masks" / "left_0.png")
+    seen: list[tuple[int, int]] = []
+    result = judge(
+        candidates([tiny_fp32]), FolderSamples(data), ONE, journal=journal, progress=lambda *at: seen.append(at)
+    )
+    assert seen[0] == (3, 4)
+    row = next(r for r in next(iter(result["models"].values()))["pictures"] if r["stem"] == "left_0")
+    assert row["f_weighted"] == 0
+    seen.clear()
+    stretched = QualitySettings(workers=1, stretch=True)
+    judge(
+        candidates([tiny_fp32]), FolderSamples(data), stretched, journal=journal, progress=lambda *at: seen.append(at)
+    )
+    assert seen[0] == (0, 4)
+
+
+def test_procedural_set_is_the_default(tiny_fp32):
+    samples = open_samples(None)
+    assert isinstance(samples, ProceduralSamples)
+    assert len(samples) >= 60
+    rgb, truth = samples[0].load()
+    assert rgb.shape[:2] == truth.mask.shape
+    assert truth.alpha is not None
+    assert samples[0].digest() == samples[0].digest() != samples[1].digest()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda d: (d / "masks" / "left_1.png").unlink(), "left_1"),
+        (lambda d: Image.new("L", (9, 9)).save(d / "masks" / "left_1.png"), "9×9"),
+        (lambda d: [p.unlink() for p in (d / "images").iterdir()], "holds no pictures"),
+        (lambda d: shutil.rmtree(d / "masks"), "masks/"),
+        (lambda d: shutil.rmtree(d), "has no folder|does not exist"),
+    ],
+)
+def test_bad_folders_are_one_line(folder, tmp_path, break_it, message):
+    data = tmp_path / "data"
+    shutil.copytree(folder, data)
+    break_it(data)
+    with pytest.raises(DataError, match=message) as raised:
+        open_samples(data)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_damaged_picture_keeps_what_was_judged(folder, tiny_fp32, tmp_path):
+    data, journal = tmp_path / "data", tmp_path / "journal.jsonl"
+    shutil.copytree(folder, data)
+    path = data / "images" / "right_3.png"
+    path.write_bytes(path.read_bytes()[:4000])  # the header is whole, the pixels are not
+    with pytest.raises(Exception, match="right_3") as raised:
+        judge(candidates([tiny_fp32]), FolderSamples(data), ONE, journal=journal)
+    assert "\n" not in str(raised.value)
+    assert len(journal.read_text().split()) > 0
+    shutil.copy(folder / "images" / "right_3.png", path)
+    seen: list[tuple[int, int]] = []
+    judge(candidates([tiny_fp32]), FolderSamples(data), ONE, journal=journal, progress=lambda *at: seen.append(at))
+    assert seen[0] == (3, 4)
+
+
+def test_a_model_that_is_not_ours_is_one_line(folder, tmp_path):
+    path = tmp_path / "junk.onnx"
+    path.write_bytes(b"not a model at all")
+    with pytest.raises(ModelError) as raised:
+        judge(candidates([path]), FolderSamples(folder), ONE)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(ConfigError):
+        judge([], FolderSamples(folder))
+    with pytest.raises(ConfigError):
+        QualitySettings(workers=-1)
+
+
+def test_thumbnails(folder, tiny_fp32):
+    ((stem, pictures),) = masks_of(candidates([tiny_fp32]), FolderSamples(folder), ["left_2"])
+    assert stem == "left_2"
+    assert set(pictures) == {"input", "truth", "tiny/fp32"}
+    assert pictures["input"][:2] == b"\xff\xd8"
+    assert pictures["truth"][:4] == pictures["tiny/fp32"][:4] == b"\x89PNG"
+    assert all(len(content) < 40_000 for content in pictures.values())
+
+
+def test_small_on_photographs(shared, small_fp32):
+    """The known quality of the authors' weights, on thirty photographs of the real set."""
+    samples = [s for s in FolderSamples(shared / "data" / "eval") if s.set_name == "ecssd"][:30]
+    result = judge(candidates([small_fp32]), samples, QualitySettings(workers=2))
+    (model,) = result["models"].values()
+    assert 0.75 < model["overall"]["iou"] < 0.95
+    assert model["overall"]["mae"] < 0.08
+    assert model["overall"]["constant"] == 0
