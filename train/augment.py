@@ -98,7 +98,8 @@ def _recolour(picture: Tensor, strength: float, rng: np.random.Generator) -> Ten
 
 def _soften(picture: Tensor, rng: np.random.Generator) -> Tensor:
     side = picture.shape[-1]
-    small = F.interpolate(picture[None], size=max(8, int(side / rng.uniform(1.3, 3.0))), mode="bilinear", antialias=True)
+    coarse = max(8, int(side / rng.uniform(1.3, 3.0)))
+    small = F.interpolate(picture[None], size=coarse, mode="bilinear", antialias=True)
     return F.interpolate(small, size=side, mode="bilinear")[0]
 
 

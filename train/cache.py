@@ -15,7 +15,6 @@ Notable choices:
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -25,27 +24,26 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
+from datasets.folder import ImageFolder, PairFolder, PairRecord
 from u2net.artifact import sha256_bytes, write_json
-from u2net.errors import DataError
+from u2net.errors import ConfigError, DataError
 from u2net.model import RSU, STAGE_NAMES, U2Net
-from u2net.preprocess import MEAN, STD, resize_for_network
+from u2net.preprocess import MEAN, STD, resize_bilinear, resize_for_network
 
-__all__ = ["LARGE_BIAS", "MAP_NAMES", "Cache", "build_cache", "normalise_batch", "teacher_maps"]
+__all__ = ["LARGE_BIAS", "MAP_NAMES", "Cache", "build_cache", "normalise_batch", "prepare_teacher", "teacher_maps"]
 
 MAP_NAMES = ("fused", "side1", "side2", "side3", "side4", "side5", "side6")
 MAP_DIVISORS = (1, 1, 2, 4, 8, 16, 32)  # of the picture's side, as the paper's network computes them
 LARGE_BIAS = 100.0  # small: stage2d has 228 and 1361, every other stage is below 60
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 ByteArray = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Cache:
-    """An opened cache. `images` is uint8 (N, S, S, 3); `maps[k]` uint8 (N, s, s), 255 · probability; `done` bool (N)."""
+    """An opened cache: `images` uint8 (N, S, S, 3), `maps[k]` uint8 (N, s, s) of 255 · probability, `done` bool (N)."""
 
     folder: Path
     stems: tuple[str, ...]
@@ -79,7 +77,7 @@ def side_of(size: int, divisor: int) -> int:
 
 
 def normalise_batch(pictures: Tensor) -> Tensor:
-    """Steps 3 and 4 of `u2net.preprocess` for a batch: float (N, 3, H, W) in any range from 0 to float32, normalised."""
+    """Steps 3 and 4 of `u2net.preprocess` for a batch: (N, 3, H, W) in any range from 0 up to normalised float32."""
     x = pictures.float()
     peak = x.amax((1, 2, 3), keepdim=True)
     x = x / torch.where(peak > 0, peak, torch.ones_like(peak))
@@ -147,7 +145,7 @@ def teacher_maps(
 def _create(folder: Path, stems: Sequence[str], size: int, settings: dict[str, object]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     count = len(stems)
-    shapes = {"images": (count, size, size, 3)}
+    shapes: dict[str, tuple[int, ...]] = {"images": (count, size, size, 3)}
     shapes |= {n: (count, side_of(size, d), side_of(size, d)) for n, d in zip(MAP_NAMES, MAP_DIVISORS, strict=True)}
     for name, shape in shapes.items():
         np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.uint8, shape=shape).flush()
@@ -155,34 +153,42 @@ def _create(folder: Path, stems: Sequence[str], size: int, settings: dict[str, o
     write_json(folder / "cache.json", {"size": size, "stems": list(stems), "settings": settings})
 
 
+def _fingerprint(teacher: U2Net | None) -> str:
+    if teacher is None:
+        return ""
+    return sha256_bytes(b"".join(v.detach().cpu().numpy().tobytes() for _, v in sorted(teacher.state_dict().items())))
+
+
 def build_cache(
-    image_folder: str | Path,
-    teacher: U2Net,
+    pictures: ImageFolder | PairFolder,
+    teacher: U2Net | None,
     folder: str | Path,
     *,
     size: int,
-    flip: bool,
+    flip: bool = True,
     scales: Sequence[int] = (),
     fast: bool = False,
-    batch: int = 8,
+    truth: float = 0.5,
+    batch: int = 4,
     seed: int = 0,
 ) -> Iterator[tuple[int, int]]:
     """Fill the cache in `folder` and yield (records complete, records in all) after each batch.
 
-    Continues an interrupted fill; raises `DataError` where the folder holds a cache of other pictures or settings.
+    Where a picture has a mask (`PairFolder`), every map is `truth` parts of the mask, area-reduced to the map's
+    resolution, and 1 − `truth` parts of the teacher's; without a teacher all of it is the mask. Continues an
+    interrupted fill. Raises `DataError` where the folder holds a cache of other pictures or settings.
     """
+    if teacher is None and not isinstance(pictures, PairFolder):
+        raise ConfigError("without a teacher the pictures need masks: a folder with images/ and masks/")
     folder = Path(folder)
-    paths = sorted(p for p in Path(image_folder).iterdir() if p.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise DataError(f"{image_folder} holds no pictures")
-    stems = [p.stem for p in paths]
-    weights = b"".join(v.detach().cpu().numpy().tobytes() for _, v in sorted(teacher.state_dict().items()))
+    stems = [record.stem for record in pictures]
     settings: dict[str, object] = {
         "flip": flip,
         "scales": list(scales),
         "fast": fast,
-        "teacher": teacher.config.name,
-        "teacher_sha256": sha256_bytes(weights),
+        "truth": truth if isinstance(pictures, PairFolder) else 0.0,
+        "teacher": teacher.config.name if teacher else "",
+        "teacher_sha256": _fingerprint(teacher),
     }
     if not (folder / "cache.json").exists():
         _create(folder, stems, size, settings)
@@ -190,32 +196,28 @@ def build_cache(
     if about != {"size": size, "stems": stems, "settings": settings}:
         raise DataError(f"{folder} holds a cache of other pictures or settings; give another folder")
     cache = Cache.open(folder, "r+")
-    run = prepare_teacher(teacher, fast)
-    order = np.random.default_rng(seed).permutation(len(paths))
+    run = prepare_teacher(teacher, fast) if teacher else None
+    order = np.random.default_rng(seed).permutation(len(stems))
     order = order[~cache.done[order]]
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         for row in rows:
-            with Image.open(paths[row]) as file:
-                rgb = np.asarray(file.convert("RGB"))
-            picture = resize_for_network(rgb, size)
+            picture = resize_for_network(pictures[int(row)].image(), size)
             cache.images[row] = np.floor(picture + 0.5).clip(0, 255).astype(np.uint8)
-        pictures = torch.from_numpy(cache.images[rows].transpose(0, 3, 1, 2))
-        for store, values in zip(cache.maps, teacher_maps(run, pictures, flip, scales), strict=True):
+        maps: list[Tensor] = []
+        if run:
+            maps = teacher_maps(run, torch.from_numpy(cache.images[rows].transpose(0, 3, 1, 2)), flip, scales)
+        if isinstance(pictures, PairFolder):
+            masks = torch.stack([_mask(pictures[int(row)], size) for row in rows])
+            sides = [store.shape[-1] for store in cache.maps]
+            truths = [F.interpolate(masks, size=side, mode="area") for side in sides]
+            maps = [t * truth + m.cpu() * (1 - truth) for t, m in zip(truths, maps, strict=True)] if maps else truths
+        for store, values in zip(cache.maps, maps, strict=True):
             store[rows] = (values[:, 0] * 255.0 + 0.5).to(torch.uint8).cpu().numpy()
         cache.done[rows] = True
         yield int(cache.done.sum()), len(cache)
 
 
-def fill(*args: object, report_seconds: float = 30.0, **kwargs: object) -> Cache:
-    """`build_cache` to its end with a line of progress every `report_seconds`, then the opened cache."""
-    began = last = time.monotonic()
-    first = None
-    for done, count in build_cache(*args, **kwargs):  # type: ignore[arg-type]
-        now = time.monotonic()
-        first = done if first is None else first
-        if now - last > report_seconds or done == count:
-            rate = (done - first) / max(now - began, 1e-9)
-            print(f"teacher cache: {done}/{count}, {rate:.1f} pictures/s", flush=True)
-            last = now
-    return Cache.open(Path(str(args[2])))
+def _mask(record: PairRecord, size: int) -> Tensor:
+    """The record's mask as float32 (1, size, size) in [0, 1]: soft mattes stay soft."""
+    return torch.from_numpy(resize_bilinear(record.alpha(), size, size))[None]

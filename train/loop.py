@@ -7,7 +7,7 @@ Notable choices:
 - **warm-up, constant, decay**: the learning rate is constant until the last part of the run, so a run that is given
   more or fewer steps continues without a jump;
 - **exponential average** of the weights is what is validated and shipped;
-- **any launcher**: alone, or under `torchrun` with gloo on CPUs and nccl on GPUs; `batch` is that of all ranks together;
+- **any launcher**: alone, or under `torchrun` with gloo on CPUs and nccl on GPUs; `batch` is all ranks' together;
 - a side map is compared where the network computes it, not after upsampling: cheaper, and coarse maps stay coarse.
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import ctypes
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -29,11 +30,11 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from u2net.artifact import atomic_path
+from u2net.checkpoint import save_checkpoint
 from u2net.errors import CheckpointError, ConfigError, DataError
 from u2net.model import U2Net
 
@@ -41,7 +42,7 @@ from .augment import Augmentation, Batch, batch_rows, make_batch
 from .cache import Cache, normalise_batch, side_of
 from .losses import LossWeights, distillation_loss
 
-__all__ = ["TrainSettings", "held_out", "save_half", "train", "validate"]
+__all__ = ["Ranks", "TrainSettings", "held_out", "map_sides", "ranks", "save_half", "seeded", "train", "validate"]
 
 LOG_COLUMNS = ("step", "seconds", "lr", "total", "fused", "iou", "sides", "val_mae", "val_iou", "val_max_error")
 
@@ -61,7 +62,7 @@ class TrainSettings:
     seed: int = 0  # of the order of pictures and of every augmentation
     sizes: tuple[int, ...] = (320,)  # input sides in pixels, drawn per step: several make the student scale-proof
     precision: str = "bf16"  # "fp32", "bf16" (CPUs with avx512_bf16, Ampere and later) or "fp16" (older GPUs)
-    threads: int = 0  # CPU threads, 0 leaves torch's choice
+    threads: int = 1  # per process; on a busy CPU two processes of one thread beat two threads that wait for each other
     holdout: int = 160  # pictures kept out of training to validate on
     validate_every: int = 250  # steps
     save_every: int = 100  # steps between states that a killed run continues from
@@ -91,6 +92,29 @@ class Ranks:
     def first(self) -> bool:
         """Whether this process writes the files and speaks."""
         return self.rank == 0
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within the block torch draws from `seed`; afterwards from where it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep freed memory instead of giving it back and asking again at every step: half the time on CPUs."""
+    try:
+        libc = ctypes.CDLL(None)
+        for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 256 << 20)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
+            libc.mallopt(parameter, value)
+    except (OSError, AttributeError):
+        pass  # another C library: slower, no less right
 
 
 @contextmanager
@@ -173,14 +197,12 @@ def validate(
 
 
 def save_half(model: U2Net, path: Path) -> None:
-    """Write `model` as float16 safetensors, atomically; values beyond float16 are an error, not an infinity."""
-    half = {k: v.detach().cpu().half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
-    half = {k: v.contiguous() for k, v in half.items() if not k.endswith("num_batches_tracked")}
-    broken = [k for k, v in half.items() if not bool(torch.isfinite(v).all())]
+    """Write `model` as float16 safetensors, atomically. Raises `CheckpointError` where a value does not fit float16."""
+    half = copy.deepcopy(model).half()
+    broken = [name for name, value in half.state_dict().items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise CheckpointError(f"{len(broken)} tensors do not fit float16, the first is {broken[0]}")
-    with atomic_path(path) as temporary:
-        save_file(half, temporary, metadata={"format": "pt"})
+    save_checkpoint(half, path)
 
 
 def _average(average: U2Net, model: U2Net, keep: float) -> None:
@@ -215,12 +237,12 @@ class Log:
         self.path = path
         self.rows: list[dict[str, str]] = []
         if path.exists() and step:
-            with open(path, newline="") as file:
+            with path.open(newline="") as file:
                 self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
         self._write()
 
     def _write(self) -> None:
-        with atomic_path(self.path) as temporary, open(temporary, "w", newline="") as file:
+        with atomic_path(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, LOG_COLUMNS)
             writer.writeheader()
             writer.writerows(self.rows)
@@ -229,7 +251,7 @@ class Log:
         """Append one row; a missing column stays empty."""
         row = {k: (str(v) if isinstance(v, int) else f"{v:.6g}") for k, v in values.items()}
         self.rows.append(row)
-        with open(self.path, "a", newline="") as file:
+        with self.path.open("a", newline="") as file:
             csv.DictWriter(file, LOG_COLUMNS).writerow(row)
 
 
@@ -254,7 +276,7 @@ def train(
         torch.set_num_threads(settings.threads)
     if any(size % model.config.stem for size in settings.sizes):
         raise ConfigError(f"sizes must be multiples of the stem, {model.config.stem}")
-    torch.manual_seed(settings.seed)
+    keep_freed_memory()
     device = me.device
     model = model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     average = copy.deepcopy(model).eval().requires_grad_(False)

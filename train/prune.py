@@ -1,4 +1,4 @@
-"""Smaller networks out of trained ones: half-resolution stems, honest batch norm, channels removed where they cost most.
+"""Smaller networks out of trained ones: half-resolution stems, true batch norm, channels removed where they cost most.
 
 What to remove is guided by latency in the browser, not by parameters. There, convolutions are nearly all of the time,
 and 93 % of the multiplications of a U²-Net are in stages 1, 2, 2d and 1d, so a target gives widths per stage: thin
@@ -11,16 +11,34 @@ channels because a residual addition ties them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from u2net.errors import ConfigError
 from u2net.model import STAGES, U2Net, U2NetConfig, build_model
 
-__all__ = ["absorb_constants", "macs", "prune", "producers", "rebase_batch_norm", "recalibrate", "taylor", "to_stem"]
+from .augment import Augmentation, make_batch
+from .cache import Cache, normalise_batch
+from .config import PruneSettings
+from .loop import held_out, map_sides, validate
+from .losses import LossWeights, distillation_loss
+
+__all__ = [
+    "absorb_constants",
+    "macs",
+    "make_start",
+    "producers",
+    "prune",
+    "rebase_batch_norm",
+    "recalibrate",
+    "taylor",
+    "to_stem",
+]
 
 
 @dataclass(frozen=True)
@@ -70,8 +88,8 @@ def producers(config: U2NetConfig) -> list[Producer]:
         inner = (Use(conv("rebnconv1"), 0),)
         found.append(Producer(f"{stage}.rebnconvin", stage, inner + outs))
         for level in range(1, levels):
-            uses = (Use(conv(f"rebnconv{level + 1}"), 0), Use(conv(f"rebnconv{level}d"), mid))
-            found.append(Producer(f"{stage}.rebnconv{level}", f"{stage}.{level}", uses))
+            both = (Use(conv(f"rebnconv{level + 1}"), 0), Use(conv(f"rebnconv{level}d"), mid))
+            found.append(Producer(f"{stage}.rebnconv{level}", f"{stage}.{level}", both))
         last = (Use(conv(f"rebnconv{levels - 1}d"), 0),)
         found.append(Producer(f"{stage}.rebnconv{levels}", f"{stage}.{levels}", last))
         for level in range(levels - 1, 1, -1):
@@ -205,9 +223,10 @@ def recalibrate(model: U2Net, batches: Iterable[Tensor]) -> None:
 def absorb_constants(model: U2Net, sigmas: float = 3.0) -> int:
     """Move the constant part of channels that never reach zero into the readers' biases, in place; how many channels.
 
-    A channel whose batch norm says mean β and deviation γ with β > `sigmas`·γ passes the ReLU unchanged, so β − `sigmas`·γ
-    of it can be added by the next convolutions' biases instead (bias absorption, Nagel et al., arXiv 1906.04721): small
-    numbers train and quantize well. Exact but for the zero padding at borders and for values under `sigmas` deviations.
+    A channel whose batch norm says mean β and deviation γ with β > `sigmas`·γ passes the ReLU unchanged, so
+    β − `sigmas`·γ of it can be added by the next convolutions' biases instead (bias absorption, Nagel et al., arXiv
+    1906.04721): small numbers train and quantize well. Exact but for the zero padding at borders and for values more
+    than `sigmas` deviations under the mean.
     Needs batch norm with true statistics (`rebase_batch_norm`).
     """
     changed = 0
@@ -283,3 +302,54 @@ def prune(model: U2Net, target: U2NetConfig, importance: dict[str, Tensor]) -> U
     result = build_model(target)
     result.load_state_dict(tensors)
     return result
+
+
+def _pictures(cache: Cache, rows: npt.NDArray[np.intp], batch: int) -> list[Tensor]:
+    """Normalised pictures of `rows` as float32 batches (N, 3, S, S)."""
+    found = []
+    for start in range(0, len(rows), batch):
+        pixels = cache.images[rows[start : start + batch]].transpose(0, 3, 1, 2)
+        found.append(normalise_batch(torch.from_numpy(np.ascontiguousarray(pixels))))
+    return found
+
+
+def make_start(
+    source: U2Net,
+    target: U2NetConfig,
+    cache: Cache,
+    settings: PruneSettings,
+    holdout: int,
+    say: Callable[[str], None] = print,
+) -> U2Net:
+    """A network of `target`'s shape that knows as much of `source` as fits: stem, batch norm, then channels.
+
+    Reads pictures and maps of `cache`, none of those held out for validation.
+    """
+    rows, validation = held_out(cache, holdout)
+    rows = np.random.default_rng(0).permutation(rows)[: settings.pictures]
+    model = to_stem(source, target.stem, source.config.name) if target.stem != source.config.stem else source
+    batches = _pictures(cache, rows, settings.batch)
+    rebase_batch_norm(model, batches)
+    if settings.absorb:
+        count = absorb_constants(model, settings.absorb)
+        say(f"{count} almost constant channels moved into biases")
+        rebase_batch_norm(model, batches)
+    if model.config.widths != target.widths:
+        sides = map_sides(model, cache.size)
+        plain = Augmentation(flip=0, crop=0, colour=0, blur=0, jpeg=0, composite=0)
+
+        def labelled() -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+            for start in range(0, len(rows), settings.batch):
+                data = make_batch(cache, rows[start : start + settings.batch], cache.size, sides, plain, (0,))
+                yield normalise_batch(data.pictures), data.targets
+
+        say(f"ranking channels on {len(rows)} pictures")
+        weights = LossWeights()
+        model = prune(model, target, taylor(model, labelled(), lambda z, t: distillation_loss(z, t, weights)["total"]))
+        recalibrate(model, batches)
+    else:
+        result = build_model(target)
+        result.load_state_dict(model.state_dict())
+        model = result
+    say(f"start: {validate(model, cache, validation, torch.device('cpu'))}")
+    return model
