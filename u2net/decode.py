@@ -107,21 +107,21 @@ class Decoded:
         return out
 
 
-def load_image(source: Source, limits: DecodeLimits | None = None) -> Decoded:
+def load_image(source: Source, limits: DecodeLimits | None = None, name: str | None = None) -> Decoded:
     """Decode `source`: a path, the bytes of a file, a binary file, a Pillow image, or uint8 (H, W[, 3 or 4]) pixels.
 
     Raises `ImageError`, with one readable line, for whatever cannot be decoded or exceeds `limits`; never anything else
-    that a picture's bytes can cause.
+    that a picture's bytes can cause. `name` is what the error calls the picture; by default its path.
     """
     limits = limits or DecodeLimits()
     if isinstance(source, np.ndarray):
         return _from_array(source, limits)
-    name = _name(source)
+    name = name or _name(source)
     try:
         if isinstance(source, Image.Image):
             _check_size(source.size, limits)
             return _convert(source)
-        return _decode(_open(source, limits), limits)
+        return _decode(read_source(source, limits), limits)
     except U2NetError as error:
         raise type(error)(f"{name}: {error}") from error
     except MemoryError as error:
@@ -146,8 +146,10 @@ def _reason(error: BaseException) -> str:
     return line if len(line) <= 200 else line[:200] + "…"
 
 
-def _open(source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO, limits: DecodeLimits) -> bytes:
-    """All bytes of `source`."""
+def read_source(
+    source: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO, limits: DecodeLimits
+) -> bytes:
+    """All bytes of `source`. Raises `ImageError` and `OSError`."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)
     elif isinstance(source, (str, os.PathLike)):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -11,10 +13,19 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .artifact import atomic_path, check_path
+from .artifact import check_path, write_bytes
 from .errors import ConfigError, OutputError
 
-__all__ = ["OUTPUT_SUFFIXES", "EncodeSettings", "OutputFormat", "encode", "format_of", "write_picture"]
+__all__ = [
+    "OUTPUT_SUFFIXES",
+    "EncodeSettings",
+    "OutputFormat",
+    "encode",
+    "encoded",
+    "format_of",
+    "place",
+    "write_picture",
+]
 
 ByteArray = npt.NDArray[np.uint8]
 OutputFormat = Literal["png", "webp", "jpeg"]
@@ -72,7 +83,19 @@ def encode(
         options.update(quality=settings.quality, lossless=lossless, method=settings.webp_method)
     else:
         options.update(quality=settings.quality)
-    image.save(file, form.upper(), **options)
+    try:
+        image.save(file, form.upper(), **options)
+    except (ValueError, MemoryError) as error:  # an EXIF block too large for the format, for one
+        raise OutputError(f"cannot encode {width}×{height} as {form.upper()}: {error}") from error
+
+
+def encoded(
+    pixels: ByteArray, form: OutputFormat, settings: EncodeSettings | None = None, exif: bytes | None = None
+) -> memoryview:
+    """The bytes of the picture file. Raises `OutputError` and `ConfigError` as `encode` does."""
+    file = io.BytesIO()
+    encode(pixels, file, form, settings, exif)
+    return file.getbuffer()
 
 
 def write_picture(
@@ -86,8 +109,36 @@ def write_picture(
     A symbolic link at `path` is replaced, never written through. Raises `OutputError` where it cannot be written.
     """
     form = format_of(check_path(path))
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        try:
-            encode(pixels, file, form, settings, exif)
-        except (ValueError, MemoryError) as error:
-            raise OutputError(f"cannot write {path}: {error}") from error
+    place(path, encoded(pixels, form, settings, exif))
+
+
+def place(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
+    """Write `data` to `path` atomically: at every moment the path holds the old file or the whole new one.
+
+    On Linux the bytes go to a file without a name, which vanishes should the process be killed; elsewhere to a
+    temporary name beside the target. Raises `OutputError` where it cannot be written.
+    """
+    target = check_path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(target.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
+    except (AttributeError, OSError):  # no such files on this system or file system, or no folder to write in
+        write_bytes(target, data)
+        return
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+            nameless = f"/proc/self/fd/{descriptor}"
+            try:
+                os.link(nameless, target, src_dir_fd=descriptor)  # with a descriptor Python follows the link
+            except FileExistsError:  # a link cannot replace: give it another name and rename that
+                spare = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(4)}{target.suffix}")
+                os.link(nameless, spare, src_dir_fd=descriptor)
+                try:
+                    spare.replace(target)
+                finally:
+                    spare.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error

@@ -19,7 +19,7 @@ from .decode import Decoded, DecodeLimits, Source, load_image
 from .encode import EncodeSettings, write_picture
 from .errors import ModelError
 from .infer import Session
-from .postprocess import to_alpha, upsample_bands
+from .postprocess import BALANCED, Refinement, estimate_foreground, matte
 from .preprocess import min_max
 
 __all__ = ["Cutout", "Remover", "default_model"]
@@ -87,7 +87,8 @@ class Cutout:
 class Remover:
     """A model with its settings. Raises `ModelError` where the model cannot be used.
 
-    `model` is the path of an ONNX file (by default `default_model()`) or a `Session`; `stretch` spreads each map over
+    `model` is the path of an ONNX file (by default `default_model()`) or a `Session`; `refinement` says
+    how the map becomes a matte; `stretch` spreads each map over
     the full range of [0, 1], which finds faint subjects and makes subjects up where there are none.
     """
 
@@ -96,10 +97,12 @@ class Remover:
         model: str | os.PathLike[str] | Session | None = None,
         *,
         threads: int | None = None,
+        refinement: Refinement = BALANCED,
         stretch: bool = False,
         limits: DecodeLimits | None = None,
     ) -> None:
         self.session = model if isinstance(model, Session) else Session(model or default_model(), threads)
+        self.refinement = refinement
         self.stretch = stretch
         self.limits = limits or DecodeLimits()
 
@@ -112,15 +115,10 @@ class Remover:
         saliency = self.session.saliency(decoded.flattened())
         if self.stretch:
             saliency = min_max(saliency)
-        alpha = self._matte(decoded, saliency)
-        rgb = decoded.rgb.copy()
-        rgb[alpha == 0] = 0
+        alpha = matte(decoded.rgb, saliency, self.refinement, decoded.alpha)
+        if self.refinement.colours == "estimate":
+            rgb = estimate_foreground(decoded.rgb, alpha)
+        else:
+            rgb = decoded.rgb.copy()
+            rgb[alpha == 0] = 0
         return Cutout(rgb, alpha, saliency, decoded)
-
-    def _matte(self, decoded: Decoded, saliency: FloatArray) -> ByteArray:
-        alpha = np.empty((decoded.height, decoded.width), np.uint8)
-        for band, values in upsample_bands(saliency, decoded.height, decoded.width):
-            if decoded.alpha is not None:  # what was transparent stays so
-                values *= decoded.alpha[band].astype(np.float32) / np.float32(255)
-            alpha[band] = to_alpha(values)
-        return alpha

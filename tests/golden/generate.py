@@ -1,0 +1,173 @@
+"""Makes `golden.json` and `golden.bin`: inputs and expected outputs of every step of the pixel specification.
+
+`python -m tests.golden.generate` rewrites them; the tests of both runners read them. `golden.json` lists cases; each
+has the name of the function in `u2net/preprocess.py` or `u2net/postprocess.py`, its parameters, and its input and output
+tensors as {dtype, shape, offset, length} into `golden.bin` (little endian, C order). `tolerance` is the largest
+difference that a runner may show; integers that round may differ by one where it says 1.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from u2net import postprocess, preprocess
+from u2net.composite import Background, composite
+from u2net.postprocess import BALANCED, FAST
+
+HERE = Path(__file__).parent
+
+
+def picture(height: int, width: int, seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """A striped disc with a hole on a noisy gradient, and its matte: uint8 (H, W, 3), float32 (H, W)."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
+    distance = np.hypot((x - 0.45 * width) / width, (y - 0.55 * height) / height)
+    alpha = np.clip((0.32 - distance) * 14 + 0.5, 0, 1) * np.clip((distance - 0.08) * 20 + 0.5, 0, 1)
+    front = np.stack((200 + 40 * np.sin(x / 3), 60 + 30 * np.cos(y / 5), 40 + 0 * x), -1)
+    back = np.stack((40 + 90 * x / width, 90 + 100 * y / height, 160 + 0 * x), -1)
+    rgb = front * alpha[..., None] + back * (1 - alpha[..., None]) + rng.normal(0, 4, (height, width, 3))
+    return np.clip(rgb + 0.5, 0, 255).astype(np.uint8), alpha.astype(np.float32)
+
+
+def blobs(size: int, seed: int) -> npt.NDArray[np.float32]:
+    """A map with subjects of several sizes, a hole, soft skirts and a faint haze: float32 (size, size)."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:size, 0:size].astype(np.float64) / size
+    value = np.full((size, size), 0.02)
+    for cx, cy, r in ((0.35, 0.4, 0.22), (0.8, 0.2, 0.09), (0.75, 0.8, 0.05), (0.1, 0.9, 0.02)):
+        value = np.maximum(value, np.clip((r - np.hypot(x - cx, y - cy)) * 18 + 0.5, 0, 1))
+    value *= np.clip((np.hypot(x - 0.36, y - 0.42) - 0.06) * 30 + 0.5, 0, 1)
+    value *= np.clip((np.hypot(x - 0.8, y - 0.2) - 0.02) * 60 + 0.5, 0.0, 1)
+    return np.clip(value + rng.normal(0, 0.005, value.shape), 0, 1).astype(np.float32)
+
+
+class Book:
+    """Collects cases and their tensors."""
+
+    def __init__(self) -> None:
+        self.cases: list[dict[str, Any]] = []
+        self.data = bytearray()
+        self.offsets: dict[bytes, int] = {}
+
+    def tensor(self, array: npt.NDArray[Any]) -> dict[str, Any]:
+        raw = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes()
+        if raw not in self.offsets:  # cases share inputs
+            self.data += b"\0" * (-len(self.data) % 8)
+            self.offsets[raw] = len(self.data)
+            self.data += raw
+        return {"dtype": str(array.dtype), "shape": list(array.shape), "offset": self.offsets[raw], "length": len(raw)}
+
+    def add(
+        self,
+        name: str,
+        function: str,
+        inputs: dict[str, npt.NDArray[Any]],
+        output: npt.NDArray[Any],
+        parameters: dict[str, Any] | None = None,
+        tolerance: float = 0.0,
+    ) -> None:
+        self.cases.append(
+            {
+                "name": name,
+                "function": function,
+                "parameters": parameters or {},
+                "inputs": {key: self.tensor(value) for key, value in inputs.items()},
+                "output": self.tensor(output),
+                "tolerance": tolerance,
+            }
+        )
+
+
+def build() -> Book:
+    """All cases."""
+    book = Book()
+    size = 24
+    for name, (height, width) in {"wide": (45, 70), "reduced": (110, 151), "thin": (3, 201), "dot": (1, 1)}.items():
+        rgb, _ = picture(height, width, 1)
+        resized = preprocess.resize_for_network(rgb, size)
+        parameters = {"size": size}
+        book.add(f"resize-{name}", "resize_for_network", {"rgb": rgb}, resized, parameters, 1e-3)
+        book.add(f"tensor-{name}", "to_tensor", {"rgb": rgb}, preprocess.to_tensor(rgb, size), parameters, 1e-4)
+        pixels = np.floor(resized + np.float32(0.5)).astype(np.uint8)
+        book.add(f"pixels-{name}", "to_pixels", {"rgb": rgb}, pixels, parameters, 1)
+    black = np.zeros((5, 7, 3), np.uint8)
+    book.add("tensor-black", "to_tensor", {"rgb": black}, preprocess.to_tensor(black, size), {"size": size}, 1e-4)
+
+    map_ = blobs(48, 2)
+    for height, width in ((60, 83), (20, 33), (1, 1)):
+        parameters = {"height": height, "width": width}
+        up = postprocess.upsample_map(map_, height, width)
+        book.add(f"upsample-{height}x{width}", "upsample_map", {"saliency": map_}, up, parameters, 1e-5)
+    values = np.concatenate((np.linspace(-0.01, 1.01, 1021), np.arange(256) / 255)).astype(np.float32)[None]
+    book.add("alpha", "to_alpha", {"values": values}, postprocess.to_alpha(values))
+    book.add(
+        "stretch", "min_max", {"saliency": map_ * np.float32(0.5)}, preprocess.min_max(map_ * np.float32(0.5)), {}, 1e-6
+    )
+
+    noise = np.random.default_rng(3).random((40, 53)) < 0.55
+    for diagonal in (False, True):
+        labels, _ = postprocess.connected_components(noise, diagonal)
+        book.add(
+            f"components-{8 if diagonal else 4}",
+            "connected_components",
+            {"mask": noise.astype(np.uint8)},
+            labels,
+            {"diagonal": diagonal},
+        )
+    for largest, min_area in ((True, 0.0), (False, 0.01), (False, 0.0), (True, 0.9)):
+        kept = postprocess.keep_components(map_, largest=largest, min_area=min_area)
+        chosen = {"largest": largest, "min_area": min_area}
+        book.add(f"keep-{largest}-{min_area}", "keep_components", {"saliency": map_}, kept, chosen)
+    for fraction in (0.001, 0.05):
+        filled = postprocess.fill_holes(map_, fraction)
+        book.add(f"holes-{fraction}", "fill_holes", {"saliency": map_}, filled, {"fraction": fraction})
+
+    planes = np.random.default_rng(4).random((2, 23, 31)).astype(np.float32)
+    for radius in (1, 4, 40):
+        means = postprocess.box_mean(planes, radius).astype(np.float32)
+        book.add(f"box-{radius}", "box_mean", {"planes": planes}, means, {"radius": radius}, 1e-6)
+
+    for name, (height, width), changes in (
+        ("plain", (60, 83), {"working_side": 83}),
+        ("reduced", (110, 151), {"working_side": 52}),
+        ("other", (60, 83), {"working_side": 52, "radius": 5, "passes": 1, "epsilon": 1e-4, "confidence": 0.0}),
+    ):
+        rgb, alpha = picture(height, width, 5)
+        small = preprocess.resize_bilinear(alpha, 32, 32)
+        settings = replace(BALANCED, **dict[str, Any](changes))
+        refined = np.concatenate([v for _, v in postprocess.refine_guided(rgb, small, settings)])
+        parameters = asdict(settings)
+        # The fit divides by determinants near 1e-18: float64 everywhere, and still some room.
+        book.add(f"guided-{name}", "refine_guided", {"rgb": rgb, "saliency": small}, refined, parameters, 5e-3)
+        whole = postprocess.matte(rgb, small, settings)
+        book.add(f"matte-{name}", "matte", {"rgb": rgb, "saliency": small}, whole, parameters, 2)
+        own = np.tile(np.linspace(0, 255, width).astype(np.uint8), (height, 1))
+        hard = replace(FAST, threshold=0.5, feather=2.0)
+        soft = postprocess.matte(rgb, small, hard, own)
+        book.add(f"feather-{name}", "matte", {"rgb": rgb, "saliency": small, "alpha": own}, soft, asdict(hard), 1)
+        eight = postprocess.to_alpha(alpha)
+        colours = postprocess.estimate_foreground(rgb, eight, 52)
+        book.add(
+            f"colours-{name}", "estimate_foreground", {"rgb": rgb, "alpha": eight}, colours, {"working_side": 52}, 1
+        )
+        flat = composite(colours, eight, Background((12, 200, 90)))
+        book.add(f"composite-{name}", "composite", {"rgb": colours, "alpha": eight}, flat, {"colour": [12, 200, 90]})
+    return book
+
+
+def main() -> None:
+    """Write the two files."""
+    book = build()
+    (HERE / "golden.bin").write_bytes(bytes(book.data))
+    text = json.dumps({"version": preprocess.SPECIFICATION_VERSION, "cases": book.cases}, indent=1) + "\n"
+    (HERE / "golden.json").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
