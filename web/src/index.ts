@@ -9,5 +9,9 @@ export * from "./errors.js";
 export { clearCache } from "./loader.js";
 export type { Manifest, ManifestFile, Precision, SelfTest } from "./manifest.js";
 export { parseManifest, SCHEMA_VERSION } from "./manifest.js";
+export {
+  BALANCED, boxMean, clean, connectedComponents, estimateForeground, FAST, feather, fillHoles, guidedCoefficients,
+  keepComponents, matte, PRESETS, refinement,
+} from "./postprocess.js";
 export { createRemover } from "./remover.js";
 export type * from "./types.js";

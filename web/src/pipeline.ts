@@ -1,19 +1,23 @@
 /**
  * Everything that happens to a picture, in order; runs in the worker, or on the page where that is asked for.
  *
- * A picture is read twice in bands of rows, once for the network and once for the cut-out, so that memory holds the
- * decoded picture, the encoder's canvas and the matte, and never a second copy of any.
+ * A picture is worked on in bands of rows, three times: for the network, for the matte, for the colours. Bands of
+ * ordinary pictures are read once and kept; those of very large ones are read anew each time. So memory holds the
+ * picture, the encoder's canvas and the matte, and never a second copy of any.
  */
 import { Engine, type EngineInfo } from "./engine.js";
 import { ConfigError } from "./errors.js";
 import { loadManifest } from "./loader.js";
 import type { ManifestFile } from "./manifest.js";
 import { openSink } from "./output.js";
-import { flattenOnWhite, NetworkResize } from "./pixels.js";
-import { Upsample } from "./postprocess.js";
+import { BoxReduce, flattenOnWhite, NetworkResize } from "./pixels.js";
+import {
+  clean, colourFactor, feather, ForegroundRows, MatteRows, refinement, SoftBounds, toAlpha, workingFactor,
+} from "./postprocess.js";
 import { openSource, type Picture, type Source } from "./source.js";
 import type { ConvertOptions, ConvertResult, CutoutOptions, CutoutResult, Progress, RemoverOptions, Timings } from "./types.js";
 
+const KEEP_PIXELS = 16_777_216; // above, bands are read anew: time for memory
 const BAND_PIXELS = 1 << 20;
 const BAND_ROWS = 16; // bands are multiples of the lossy encoders' blocks
 const OUTPUTS = ["png", "webp", "jpeg", "alpha", "bitmap"];
@@ -62,56 +66,107 @@ export class Pipeline {
   }
 
   async cutout(picture: Picture, options: CutoutOptions, signal?: AbortSignal): Promise<CutoutResult> {
+    const settings = refinement(options.refine);
     const { source, timings, clock, output, quality, background } = await begin(picture, options, signal);
     try {
       const { width, height } = source;
-      const resize = new NetworkResize(width, height, this.info.size);
-      for (const { y, rows } of bands(width, height)) {
-        const rgba = source.read(y, rows);
-        timings.decodeMs += clock();
-        if (source.mayBeTransparent) flattenOnWhite(rgba);
-        resize.push(rgba, rows);
-        timings.resizeMs += clock();
+      const { size } = this.info;
+      const read = reader(source);
+      const turn = async (): Promise<void> => {
         await pause();
+        signal?.throwIfAborted();
+        clock(); // what others did meanwhile is nobody's part
+      };
+
+      // For the network, and for the working grids of edges and colours.
+      const resize = new NetworkResize(width, height, size);
+      const guided = settings.edges === "guided" ? boxes(width, height, workingFactor(height, width, settings.workingSide)) : undefined;
+      const estimate = settings.colours === "estimate" && output !== "alpha";
+      const k = colourFactor(height, width);
+      const colours = !estimate ? undefined : guided?.kx === k ? guided : boxes(width, height, k);
+      for (const { y, rows } of bands(width, height)) {
+        const rgba = read(y, rows);
+        timings.decodeMs += clock();
+        let flat = rgba;
+        if (source.mayBeTransparent && !isOpaque(rgba)) flattenOnWhite((flat = rgba.slice()));
+        resize.push(flat, rows);
+        timings.resizeMs += clock();
+        for (const grid of new Set([guided, colours])) grid?.push(rgba, rows);
+        timings.refineMs += clock();
+        await turn();
       }
       const input = resize.finish();
       timings.resizeMs += clock();
-      signal?.throwIfAborted();
-      const map = await this.engine.run(input);
+      const saliency = await this.engine.run(input);
       timings.inferenceMs += clock();
       signal?.throwIfAborted();
 
-      const sink = await openSink({ width, height, output, quality, background });
-      timings.encodeMs += clock();
+      // The matte.
       const alpha = new Uint8Array(width * height);
-      const { size } = this.info;
-      const upsample = new Upsample(map, size, size, height, width);
+      const soft = new SoftBounds();
+      const grid = estimate ? new BoxReduce(width, height, k, k, 1) : undefined;
+      const matte = new MatteRows(width, height, clean(saliency, size, size, settings), size, size, settings, guided);
       const line = new Float32Array(width);
+      const finish = (values: Float32Array, rgba: Uint8ClampedArray, at: number, y: number): void => {
+        const from = y * width;
+        for (let x = 0, p = at + 3; x < width; x++, p += 4) {
+          alpha[from + x] = toAlpha(rgba[p] === 255 ? values[x] : values[x] * (rgba[p] / 255));
+        }
+        soft.row(y, alpha, from, width);
+      };
+      let values: Float32Array | undefined = settings.feather > 0 ? new Float32Array(width * height) : undefined;
       for (const { y, rows } of bands(width, height)) {
-        const rgba = source.read(y, rows);
+        const rgba = read(y, rows);
         timings.decodeMs += clock();
         for (let row = 0; row < rows; row++) {
-          upsample.row(y + row, line);
-          const start = (y + row) * width;
-          for (let x = 0, p = row * width * 4 + 3; x < width; x++, p += 4) {
-            const own = rgba[p];
-            const value = own === 255 ? line[x] : line[x] * (own / 255);
-            const a = (value * 255 + 0.5) | 0;
-            alpha[start + x] = a;
-            if (a) rgba[p] = a;
-            else rgba[p] = rgba[p - 1] = rgba[p - 2] = rgba[p - 3] = 0; // nothing of the background is carried along
-          }
+          const at = row * width * 4;
+          const out = values ? values.subarray((y + row) * width, (y + row + 1) * width) : line;
+          matte.row(y + row, rgba, at, out);
+          if (!values) finish(out, rgba, at, y + row);
         }
+        if (!values) grid?.push(alpha.subarray(y * width, (y + rows) * width), rows);
         timings.refineMs += clock();
-        await sink.write(y, rgba);
-        timings.compositeMs += clock();
-        await pause();
-        signal?.throwIfAborted();
+        await turn();
       }
+      if (values) {
+        values = feather(values, height, width, settings.feather);
+        for (const { y, rows } of bands(width, height)) {
+          const rgba = read(y, rows);
+          for (let row = 0; row < rows; row++) {
+            finish(values.subarray((y + row) * width, (y + row + 1) * width), rgba, row * width * 4, y + row);
+          }
+          grid?.push(alpha.subarray(y * width, (y + rows) * width), rows);
+        }
+        values = undefined;
+        timings.refineMs += clock();
+      }
+
+      // The colours, and out.
+      const sink = await openSink({ width, height, output, quality, background });
+      timings.encodeMs += clock();
+      const foreground = colours && grid ? new ForegroundRows(width, height, colours, grid, soft) : undefined;
+      timings.refineMs += clock();
+      if (output !== "alpha") {
+        for (const { y, rows } of bands(width, height)) {
+          const rgba = read(y, rows, true);
+          timings.decodeMs += clock();
+          for (let row = 0; row < rows; row++) {
+            if (foreground) foreground.row(y + row, rgba, row * width * 4, alpha, (y + row) * width);
+            else putAlpha(rgba, row * width * 4, alpha, (y + row) * width, width);
+          }
+          timings.refineMs += clock();
+          await sink.write(y, rgba);
+          timings.compositeMs += clock();
+          await turn();
+        }
+      }
+      source.close();
       const image = await sink.finish(alpha);
       timings.encodeMs += clock();
       timings.totalMs = performance.now() - timings.totalMs;
-      return { image, alpha: { data: alpha, width, height }, width, height, timings, backend: this.info.backend, notes: source.notes };
+      return {
+        image, alpha: { data: alpha, width, height }, width, height, timings, backend: this.info.backend, notes: source.notes,
+      };
     } finally {
       source.close();
     }
@@ -166,6 +221,37 @@ async function begin(picture: Picture, options: CutoutOptions | ConvertOptions, 
   const source: Source = await openSource(picture);
   timings.decodeMs += clock();
   return { source, timings, clock, output, quality, background };
+}
+
+/** Bands of a source: read once, kept and the bitmap freed, unless the picture is very large. `last` lets go of one. */
+function reader(source: Source): (y: number, rows: number, last?: boolean) => Uint8ClampedArray<ArrayBuffer> {
+  if (source.width * source.height > KEEP_PIXELS) return (y, rows) => source.read(y, rows);
+  const kept = new Map<number, Uint8ClampedArray<ArrayBuffer>>();
+  return (y, rows, last = false) => {
+    const band = kept.get(y) ?? source.read(y, rows);
+    if (last) kept.delete(y);
+    else kept.set(y, band);
+    if (y + rows === source.height && !last) source.close();
+    return band;
+  };
+}
+
+function boxes(width: number, height: number, k: number): BoxReduce {
+  return new BoxReduce(width, height, k, k, 3);
+}
+
+function isOpaque(rgba: Uint8ClampedArray): boolean {
+  for (let p = 3; p < rgba.length; p += 4) if (rgba[p] !== 255) return false;
+  return true;
+}
+
+/** The matte into a row of RGBA; where it is 0 nothing of the background is carried along. */
+function putAlpha(rgba: Uint8ClampedArray, at: number, alpha: Uint8Array, from: number, width: number): void {
+  for (let x = 0, p = at; x < width; x++, p += 4) {
+    const a = alpha[from + x];
+    if (a) rgba[p + 3] = a;
+    else rgba[p] = rgba[p + 1] = rgba[p + 2] = rgba[p + 3] = 0;
+  }
 }
 
 function* bands(width: number, height: number): Generator<{ y: number; rows: number }> {

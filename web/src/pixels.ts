@@ -49,69 +49,90 @@ export function resizeBilinear(
   return out;
 }
 
-/** Step 1 and 2, fed with bands of rows from top to bottom, so that a large picture is never whole in memory. */
-export class NetworkResize {
-  readonly #kx: number;
-  readonly #ky: number;
-  readonly #columns: number;
-  readonly #rows: number;
-  readonly #reduced: Uint8Array; // RGB
+/**
+ * Box reduction by kx × ky, fed with bands of rows from top to bottom: the mean of each block, rounded half up; blocks at
+ * the right and bottom edges average the pixels that they have. RGBA to RGB, or grey to grey.
+ */
+export class BoxReduce {
+  readonly width: number;
+  readonly height: number;
+  readonly pixels: Uint8Array<ArrayBuffer>;
   readonly #sums: Uint32Array;
   #y = 0;
 
-  constructor(readonly width: number, readonly height: number, readonly size: number) {
-    this.#kx = Math.max(1, Math.floor(width / (2 * size)));
-    this.#ky = Math.max(1, Math.floor(height / (2 * size)));
-    this.#columns = Math.ceil(width / this.#kx);
-    this.#rows = Math.ceil(height / this.#ky);
-    this.#reduced = new Uint8Array(this.#columns * this.#rows * 3);
-    this.#sums = new Uint32Array(this.#columns * 3);
+  constructor(
+    readonly sourceWidth: number, readonly sourceHeight: number, readonly kx: number, readonly ky: number,
+    readonly channels: 1 | 3,
+  ) {
+    this.width = Math.ceil(sourceWidth / kx);
+    this.height = Math.ceil(sourceHeight / ky);
+    this.pixels = new Uint8Array(this.width * this.height * channels);
+    this.#sums = new Uint32Array(this.width * channels);
   }
 
-  /** RGBA rows, already flattened on white. */
-  push(rgba: Uint8ClampedArray | Uint8Array, rows: number): void {
-    const { width } = this;
-    const kx = this.#kx;
-    const ky = this.#ky;
-    const sums = this.#sums;
+  push(band: Uint8ClampedArray | Uint8Array, rows: number): void {
     for (let row = 0; row < rows; row++, this.#y++) {
-      let p = row * width * 4;
-      for (let x = 0, at = 0; x < width; x += kx, at += 3) {
-        const end = p + Math.min(kx, width - x) * 4;
-        let r = 0;
-        let g = 0;
-        let b = 0;
-        for (; p < end; p += 4) {
-          r += rgba[p];
-          g += rgba[p + 1];
-          b += rgba[p + 2];
-        }
-        sums[at] += r;
-        sums[at + 1] += g;
-        sums[at + 2] += b;
+      if (this.channels === 3) this.#addColours(band, row * this.sourceWidth * 4);
+      else this.#addGrey(band, row * this.sourceWidth);
+      const filled = (this.#y % this.ky) + 1;
+      if (filled === this.ky || this.#y === this.sourceHeight - 1) this.#flush(Math.floor(this.#y / this.ky), filled);
+    }
+  }
+
+  #addColours(band: Uint8ClampedArray | Uint8Array, p: number): void {
+    const { sourceWidth, kx } = this;
+    const sums = this.#sums;
+    for (let x = 0, at = 0; x < sourceWidth; x += kx, at += 3) {
+      const end = p + Math.min(kx, sourceWidth - x) * 4;
+      let r = 0;
+      let g = 0;
+      let b = 0;
+      for (; p < end; p += 4) {
+        r += band[p];
+        g += band[p + 1];
+        b += band[p + 2];
       }
-      const filled = (this.#y % ky) + 1;
-      if (filled === ky || this.#y === this.height - 1) this.#flush(Math.floor(this.#y / ky), filled);
+      sums[at] += r;
+      sums[at + 1] += g;
+      sums[at + 2] += b;
+    }
+  }
+
+  #addGrey(band: Uint8ClampedArray | Uint8Array, p: number): void {
+    const { sourceWidth, kx } = this;
+    for (let x = 0, at = 0; x < sourceWidth; x += kx, at++) {
+      const end = p + Math.min(kx, sourceWidth - x);
+      let sum = 0;
+      for (; p < end; p++) sum += band[p];
+      this.#sums[at] += sum;
     }
   }
 
   #flush(line: number, filled: number): void {
+    const { width, channels, kx, sourceWidth } = this;
     const sums = this.#sums;
-    for (let column = 0; column < this.#columns; column++) {
-      const count = filled * Math.min(this.#kx, this.width - column * this.#kx);
-      for (let c = 0; c < 3; c++) {
-        // The mean rounded half up: exact, for the sums are far below 2^31 / 2.
-        this.#reduced[(line * this.#columns + column) * 3 + c] = Math.floor((2 * sums[column * 3 + c] + count) / (2 * count));
+    for (let column = 0, at = 0; column < width; column++) {
+      const count = filled * Math.min(kx, sourceWidth - column * kx);
+      for (let c = 0; c < channels; c++, at++) {
+        // Exact, for the sums are far below 2^31 / 2.
+        this.pixels[line * width * channels + at] = Math.floor((2 * sums[at] + count) / (2 * count));
       }
     }
     sums.fill(0);
   }
+}
+
+/** Steps 1 and 2, fed with bands of rows, RGBA flattened on white. */
+export class NetworkResize extends BoxReduce {
+  constructor(width: number, height: number, readonly size: number) {
+    super(width, height, Math.max(1, Math.floor(width / (2 * size))), Math.max(1, Math.floor(height / (2 * size))), 3);
+  }
 
   /** float32 (size, size, 3) in [0, 255]. */
   finish(): Float32Array<ArrayBuffer> {
-    const { size } = this;
-    return resizeBilinear(this.#reduced, this.#rows, this.#columns, size, size, 3, [
-      this.height / (size * this.#ky), this.width / (size * this.#kx),
+    const { size, kx, ky } = this;
+    return resizeBilinear(this.pixels, this.height, this.width, size, size, 3, [
+      this.sourceHeight / (size * ky), this.sourceWidth / (size * kx),
     ]);
   }
 }

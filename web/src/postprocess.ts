@@ -1,47 +1,529 @@
 /**
- * From the network's map to a matte at the picture's full resolution; the specification is u2net/postprocess.py, and
- * the names and results are the same.
+ * From the network's map to a matte and clean colours at the picture's full resolution.
+ *
+ * The specification is u2net/postprocess.py, step by step; names are the same but for their spelling (`keep_largest` is
+ * `keepLargest`), results agree to 1/255. What there works on whole arrays works on bands of rows here.
  */
-import { type Taps, taps } from "./pixels.js";
+import { ConfigError } from "./errors.js";
+import { BoxReduce, resizeBilinear, type Taps, taps } from "./pixels.js";
 
-export interface PostprocessOptions {
-  preset?: "fast" | "balanced" | "best";
+/** Which steps are taken, and how. */
+export interface Refinement {
+  /** Keep only the largest subject. */
+  keepLargest: boolean;
+  /** Fraction of the picture under which a subject is dropped; 0 keeps all. */
+  minArea: number;
+  /** Fraction of the picture up to which a hole is filled; 0 fills none. */
+  fillHoles: number;
+  /** Refinement at full resolution. The runner's "matting" is not for browsers. */
+  edges: "none" | "guided";
+  /** Longest side of the grid that the guided filter works on. */
+  workingSide: number;
+  /** Of the guided filter, in pixels of that grid. */
+  radius: number;
+  /** Of the guided filter: variance of colour below which a region counts as flat. */
+  epsilon: number;
+  /** Power of |2p − 1| that weighs a pixel in the fit. */
+  confidence: number;
+  /** Makes the matte hard: above 0, at most 1. */
+  threshold: number | null;
+  /** Pixels by which the matte is softened. */
+  feather: number;
+  /** "keep" leaves the background's colour in soft edges. */
+  colours: "keep" | "estimate";
 }
 
-/** Rows of the map at the picture's resolution, top to bottom, bilinear with half-pixel centres; O(width) memory. */
-export class Upsample {
-  readonly #h: Taps;
-  readonly #v: Taps;
-  #upper: Float32Array;
-  #lower: Float32Array;
-  #upperRow = -1;
-  #lowerRow = -1;
+export const BALANCED: Readonly<Refinement> = Object.freeze({
+  keepLargest: false, minArea: 0, fillHoles: 0, edges: "guided", workingSide: 640, radius: 8, epsilon: 1e-4,
+  confidence: 4, threshold: null, feather: 0, colours: "estimate",
+});
+export const FAST: Readonly<Refinement> = Object.freeze({ ...BALANCED, edges: "none", colours: "keep" });
+export const PRESETS = Object.freeze({ fast: FAST, balanced: BALANCED });
 
-  constructor(readonly map: Float32Array, readonly mapHeight: number, readonly mapWidth: number, height: number, width: number) {
-    this.#h = taps(mapWidth, width);
-    this.#v = taps(mapHeight, height);
-    this.#upper = new Float32Array(width);
-    this.#lower = new Float32Array(width);
+/** A preset's name, or single settings upon `preset` (by default "balanced"). */
+export type RefineOption = keyof typeof PRESETS | (Partial<Refinement> & { preset?: keyof typeof PRESETS });
+
+const SUPPORT = 0.1;
+const COLOUR_SIDE = 640; // working grid of the colours
+const COLOUR_RADII = [32, 4];
+const UNSURE = 1 / 1024; // a smaller weight cannot move an 8-bit value by one
+
+/** The settings that are meant. Throws ConfigError where one cannot work. */
+export function refinement(option: RefineOption = "balanced"): Refinement {
+  const { preset, ...single } = typeof option === "string" ? { preset: option } : option ?? {};
+  const base = PRESETS[preset ?? "balanced"];
+  if (!base) {
+    const text = `the preset ${JSON.stringify(preset)} is not known here: take "fast" or "balanced"`;
+    throw new ConfigError(preset as string === "best" ? `${text} ("best" needs the Python runner)` : text);
   }
+  const settings: Refinement = { ...base };
+  for (const [name, value] of Object.entries(single)) {
+    if (!(name in base)) throw new ConfigError(`refine has no setting ${JSON.stringify(name)}`);
+    if (value !== undefined) (settings as any)[name] = value;
+  }
+  const within = (name: keyof Refinement, low: number, high: number): void => {
+    const value = settings[name];
+    if (typeof value !== "number" || !(value >= low && value <= high)) {
+      throw new ConfigError(`${name} must be ${low} to ${high}, got ${JSON.stringify(value)}`);
+    }
+  };
+  within("minArea", 0, 1);
+  within("fillHoles", 0, 1);
+  within("feather", 0, 200);
+  within("confidence", 0, 64);
+  within("radius", 1, 100);
+  within("workingSide", 32, 8192);
+  within("epsilon", Number.MIN_VALUE, 1);
+  if (settings.threshold !== null) within("threshold", Number.MIN_VALUE, 1);
+  if (settings.edges !== "none" && settings.edges !== "guided") throw new ConfigError('edges must be "none" or "guided"');
+  if (settings.colours !== "keep" && settings.colours !== "estimate") throw new ConfigError('colours must be "keep" or "estimate"');
+  return settings;
+}
 
-  #line(row: number, out: Float32Array): void {
-    const { left, right, weight } = this.#h;
-    const start = row * this.mapWidth;
-    for (let x = 0; x < out.length; x++) {
-      const a = this.map[start + left[x]];
-      out[x] = a + (this.map[start + right[x]] - a) * weight[x];
+// ---- 1. At the network's resolution ---------------------------------------------------------------------------------
+
+/** Labels of the connected components of a mask: 0 outside, else 1… in order of their first pixel. */
+export function connectedComponents(
+  mask: Uint8Array, height: number, width: number, diagonal: boolean,
+): { labels: Int32Array; count: number } {
+  const labels = new Int32Array(mask.length);
+  const stack: number[] = [];
+  let count = 0;
+  for (let start = 0; start < mask.length; start++) {
+    if (!mask[start] || labels[start]) continue;
+    labels[start] = ++count;
+    stack.push(start);
+    while (stack.length) {
+      const at = stack.pop()!;
+      const [x, y] = [at % width, Math.floor(at / width)];
+      for (let dy = -1; dy <= 1; dy++) {
+        for (let dx = -1; dx <= 1; dx++) {
+          if ((!dx && !dy) || (dx && dy && !diagonal)) continue;
+          if (x + dx < 0 || x + dx >= width || y + dy < 0 || y + dy >= height) continue;
+          const next = at + dy * width + dx;
+          if (mask[next] && !labels[next]) {
+            labels[next] = count;
+            stack.push(next);
+          }
+        }
+      }
     }
   }
+  return { labels, count };
+}
 
-  /** Row `y` into `out`; rows are asked for in rising order. */
-  row(y: number, out: Float32Array): void {
-    const [top, bottom, weight] = [this.#v.left[y], this.#v.right[y], this.#v.weight[y]];
-    if (top === this.#lowerRow) {
-      [this.#upper, this.#lower] = [this.#lower, this.#upper];
-      [this.#upperRow, this.#lowerRow] = [this.#lowerRow, this.#upperRow];
-    }
-    if (top !== this.#upperRow) this.#line((this.#upperRow = top), this.#upper);
-    if (bottom !== this.#lowerRow) this.#line((this.#lowerRow = bottom), this.#lower);
-    for (let x = 0; x < out.length; x++) out[x] = this.#upper[x] + (this.#lower[x] - this.#upper[x]) * weight;
+/** Subjects that are too small become 0; see the specification for what counts as one. */
+export function keepComponents(
+  saliency: Float32Array, height: number, width: number, largest: boolean, minArea: number,
+): Float32Array {
+  const support = Math.fround(SUPPORT);
+  const { labels, count } = connectedComponents(Uint8Array.from(saliency, (v) => Number(v >= support)), height, width, true);
+  const areas = new Float64Array(count + 1);
+  for (let i = 0; i < labels.length; i++) if (labels[i] && saliency[i] >= 0.5) areas[labels[i]]++;
+  let best = 1;
+  for (let label = 2; label <= count; label++) if (areas[label] > areas[best]) best = label;
+  const kept = Array.from(areas, (area, label) => label > 0 && area >= minArea * saliency.length && (!largest || label === best));
+  if (kept.slice(1).every(Boolean)) return saliency;
+  return saliency.map((value, i) => (kept[labels[i]] ? value : 0));
+}
+
+/** Holes of at most `fraction` of the picture, which touch no border, become 1. */
+export function fillHoles(saliency: Float32Array, height: number, width: number, fraction: number): Float32Array {
+  const { labels, count } = connectedComponents(Uint8Array.from(saliency, (v) => Number(v < 0.5)), height, width, false);
+  const areas = new Float64Array(count + 1);
+  for (const label of labels) areas[label]++;
+  const hole = Array.from(areas, (area, label) => label > 0 && area <= fraction * saliency.length);
+  for (let x = 0; x < width; x++) hole[labels[x]] = hole[labels[(height - 1) * width + x]] = false;
+  for (let y = 0; y < height; y++) hole[labels[y * width]] = hole[labels[y * width + width - 1]] = false;
+  return saliency.map((value, i) => (hole[labels[i]] ? 1 : value));
+}
+
+/** Step 1. */
+export function clean(saliency: Float32Array, height: number, width: number, settings: Refinement): Float32Array {
+  if (settings.keepLargest || settings.minArea > 0) {
+    saliency = keepComponents(saliency, height, width, settings.keepLargest, settings.minArea);
   }
+  return settings.fillHoles > 0 ? fillHoles(saliency, height, width, settings.fillHoles) : saliency;
+}
+
+// ---- 2. To full resolution ------------------------------------------------------------------------------------------
+
+/** Rows of interleaved channels at the picture's resolution: vertical first, and horizontal by the caller's taps. */
+class Stretch {
+  readonly horizontal: Taps;
+  readonly #vertical: Taps;
+  readonly #line: Float32Array;
+
+  constructor(
+    readonly source: Float32Array, sourceHeight: number, readonly sourceWidth: number, readonly channels: number,
+    height: number, width: number, stepY: number, stepX: number,
+  ) {
+    this.horizontal = taps(sourceWidth, width, stepX);
+    this.#vertical = taps(sourceHeight, height, stepY);
+    this.#line = new Float32Array(sourceWidth * channels);
+  }
+
+  /** Source row for picture row `y`, not yet widened. */
+  line(y: number): Float32Array {
+    const { source, sourceWidth, channels } = this;
+    const weight = this.#vertical.weight[y];
+    const top = this.#vertical.left[y] * sourceWidth * channels;
+    const bottom = this.#vertical.right[y] * sourceWidth * channels;
+    const line = this.#line;
+    for (let i = 0; i < line.length; i++) line[i] = source[top + i] + (source[bottom + i] - source[top + i]) * weight;
+    return line;
+  }
+}
+
+/** 8 bits: floor(255 · v + 0.5), clipped. */
+export function toAlpha(value: number): number {
+  return Math.min(255, Math.max(0, Math.floor(value * 255 + 0.5)));
+}
+
+// ---- 3. Edges -------------------------------------------------------------------------------------------------------
+
+/** Box mean of one plane, windows cut at the borders: running sums in float64, rows first. */
+export function boxMean(plane: Float32Array, height: number, width: number, radius: number): Float32Array<ArrayBuffer> {
+  const down = new Float32Array(plane.length);
+  const sums = new Float64Array(width);
+  const lines = Math.min(radius, height - 1);
+  for (let i = 0; i < lines * width; i += width) for (let x = 0; x < width; x++) sums[x] += plane[i + x];
+  for (let y = 0; y < height; y++) {
+    const enter = (y + radius) * width;
+    const leave = (y - radius - 1) * width;
+    if (y + radius < height) for (let x = 0; x < width; x++) sums[x] += plane[enter + x];
+    if (leave >= 0) for (let x = 0; x < width; x++) sums[x] -= plane[leave + x];
+    const scale = 1 / (Math.min(y + radius, height - 1) - Math.max(y - radius, 0) + 1);
+    for (let x = 0, at = y * width; x < width; x++) down[at + x] = sums[x] * scale;
+  }
+  const out = new Float32Array(plane.length);
+  for (let y = 0, at = 0; y < height; y++, at += width) {
+    let sum = 0;
+    for (let x = 0; x < Math.min(radius, width); x++) sum += down[at + x];
+    for (let x = 0; x < width; x++) {
+      if (x + radius < width) sum += down[at + x + radius];
+      if (x - radius - 1 >= 0) sum -= down[at + x - radius - 1];
+      out[at + x] = sum / (Math.min(x + radius, width - 1) - Math.max(x - radius, 0) + 1);
+    }
+  }
+  return out;
+}
+
+/** k of the working grid. */
+export function workingFactor(height: number, width: number, workingSide: number): number {
+  return Math.ceil(Math.max(height, width) / workingSide);
+}
+
+/** A rectangle of the working grid. */
+interface Part { top: number; left: number; height: number; width: number }
+
+/** The rectangle around what `touches`, with a margin; undefined where nothing does. */
+function around(height: number, width: number, margin: number, touches: (at: number) => boolean): Part | undefined {
+  let [top, bottom, left, right] = [height, -1, width, -1];
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      if (!touches(y * width + x)) continue;
+      if (y < top) top = y;
+      bottom = y;
+      if (x < left) left = x;
+      if (x > right) right = x;
+    }
+  }
+  if (bottom < 0) return undefined;
+  top = Math.max(0, top - margin);
+  left = Math.max(0, left - margin);
+  return { top, left, height: Math.min(height, bottom + margin + 1) - top, width: Math.min(width, right + margin + 1) - left };
+}
+
+function crop<T extends Float32Array | Uint8Array>(source: T, width: number, part: Part, channel = 0, channels = 1): Float32Array<ArrayBuffer> {
+  const out = new Float32Array(part.height * part.width);
+  for (let y = 0, at = 0; y < part.height; y++) {
+    let from = ((part.top + y) * width + part.left) * channels + channel;
+    for (let x = 0; x < part.width; x++, at++, from += channels) out[at] = source[from];
+  }
+  return out;
+}
+
+/**
+ * Local linear model of the matte in the colours, four interleaved values a pixel (three slopes and the offset): the
+ * weighted guided filter of the specification. `guide` are three planes in [0, 1], `target` is p.
+ */
+export function guidedCoefficients(
+  guide: readonly Float32Array[], target: Float32Array, height: number, width: number, settings: Refinement,
+): Float32Array<ArrayBuffer> {
+  const { radius, confidence, epsilon } = settings;
+  const count = target.length;
+  const weight = new Float32Array(count);
+  for (let i = 0; i < count; i++) {
+    const sure = Math.abs(2 * target[i] - 1);
+    weight[i] = (confidence === 4 ? sure * sure * sure * sure : sure ** confidence) + 1e-3;
+  }
+  const scratch = new Float32Array(count);
+  const mean = (a?: Float32Array, b?: Float32Array): Float32Array => {
+    if (!a) return boxMean(weight, height, width, radius);
+    if (b) for (let i = 0; i < count; i++) scratch[i] = a[i] * b[i] * weight[i];
+    else for (let i = 0; i < count; i++) scratch[i] = a[i] * weight[i];
+    const out = boxMean(scratch, height, width, radius);
+    for (let i = 0; i < count; i++) out[i] /= total[i];
+    return out;
+  };
+  const total = mean();
+  const [r, g, b] = guide;
+  const [p, mr, mg, mb] = [mean(target), mean(r), mean(g), mean(b)];
+  const [rp, gp, bp] = [mean(r, target), mean(g, target), mean(b, target)];
+  const [mrr, mrg, mrb, mgg, mgb, mbb] = [mean(r, r), mean(r, g), mean(r, b), mean(g, g), mean(g, b), mean(b, b)];
+  const planes = [rp, gp, bp, mrr]; // their memory is used again for the result
+  for (let i = 0; i < count; i++) {
+    const [x, y, z, q] = [mr[i], mg[i], mb[i], p[i]];
+    const [cr, cg, cb] = [rp[i] - x * q, gp[i] - y * q, bp[i] - z * q];
+    const [rr, rg, rb] = [mrr[i] - x * x + epsilon, mrg[i] - x * y, mrb[i] - x * z];
+    const [gg, gb, bb] = [mgg[i] - y * y + epsilon, mgb[i] - y * z, mbb[i] - z * z + epsilon];
+    // The adjugate of the symmetric matrix.
+    const [irr, irg, irb] = [gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg];
+    const [igg, igb, ibb] = [rr * bb - rb * rb, rg * rb - rr * gb, rr * gg - rg * rg];
+    const determinant = rr * irr + rg * irg + rb * irb;
+    const ar = (irr * cr + irg * cg + irb * cb) / determinant;
+    const ag = (irg * cr + igg * cg + igb * cb) / determinant;
+    const ab = (irb * cr + igb * cg + ibb * cb) / determinant;
+    planes[0][i] = ar;
+    planes[1][i] = ag;
+    planes[2][i] = ab;
+    planes[3][i] = q - ar * x - ag * y - ab * z;
+  }
+  const out = new Float32Array(count * 4);
+  planes.forEach((plane, channel) => {
+    const smooth = boxMean(plane, height, width, radius);
+    for (let i = 0; i < count; i++) out[i * 4 + channel] = smooth[i];
+  });
+  return out;
+}
+
+/** Steps 2 to 4 without feathering, row by row from the top. `reduced` is the picture on the working grid of `settings`. */
+export class MatteRows {
+  readonly #map: Stretch;
+  readonly #coefficients?: Stretch;
+  readonly #threshold: number | null;
+
+  constructor(
+    readonly width: number, height: number, saliency: Float32Array, mapHeight: number, mapWidth: number,
+    settings: Refinement, reduced?: BoxReduce,
+  ) {
+    this.#map = new Stretch(saliency, mapHeight, mapWidth, 1, height, width, mapHeight / height, mapWidth / width);
+    this.#threshold = settings.threshold === null ? null : Math.fround(settings.threshold);
+    if (settings.edges === "none" || !reduced) return;
+    const { width: w, height: h, kx: k } = reduced;
+    const target = resizeBilinear(saliency, mapHeight, mapWidth, h, w, 1, [(mapHeight * k) / height, (mapWidth * k) / width]);
+    // Two windows, and the neighbour that bilinear sampling takes.
+    const part = around(h, w, 2 * settings.radius + 2, (at) => target[at] > 0 && target[at] < 1);
+    const coefficients = new Float32Array(h * w * 4);
+    if (part) {
+      const guide = [0, 1, 2].map((channel) => crop(reduced.pixels, w, part, channel, 3).map((value) => value / 255));
+      const local = guidedCoefficients(guide, crop(target, w, part), part.height, part.width, settings);
+      for (let y = 0; y < part.height; y++) {
+        const row = local.subarray(y * part.width * 4, (y + 1) * part.width * 4);
+        coefficients.set(row, ((part.top + y) * w + part.left) * 4);
+      }
+    }
+    this.#coefficients = new Stretch(coefficients, h, w, 4, height, width, 1 / k, 1 / k);
+  }
+
+  /** Row `y` of the matte in [0, 1] into `out`; its pixels are `rgba` from byte `at` on. */
+  row(y: number, rgba: Uint8ClampedArray | Uint8Array, at: number, out: Float32Array): void {
+    const { left, right, weight } = this.#map.horizontal;
+    const line = this.#map.line(y);
+    const { width } = this;
+    let refine = false;
+    for (let x = 0; x < width; x++) {
+      const a = line[left[x]];
+      const p = a + (line[right[x]] - a) * weight[x];
+      out[x] = p;
+      if (p > UNSURE / 4 && p < 1 - UNSURE / 4) refine = true;
+    }
+    if (refine && this.#coefficients) this.#refine(y, rgba, at, out);
+    if (this.#threshold !== null) for (let x = 0; x < width; x++) out[x] = out[x] >= this.#threshold ? 1 : 0;
+  }
+
+  #refine(y: number, rgba: Uint8ClampedArray | Uint8Array, at: number, out: Float32Array): void {
+    const { left, right, weight } = this.#coefficients!.horizontal;
+    const c = this.#coefficients!.line(y);
+    for (let x = 0, i = at; x < this.width; x++, i += 4) {
+      const p = out[x];
+      const unsure = 2 * (1 - Math.abs(2 * p - 1));
+      if (unsure < UNSURE) continue;
+      const l = left[x] * 4;
+      const r = right[x] * 4;
+      const w = weight[x];
+      const v = 1 - w;
+      const q = c[l + 3] * v + c[r + 3] * w + ((c[l] * v + c[r] * w) * rgba[i] + (c[l + 1] * v + c[r + 1] * w) * rgba[i + 1]
+        + (c[l + 2] * v + c[r + 2] * w) * rgba[i + 2]) / 255;
+      const clipped = q < 0 ? 0 : q > 1 ? 1 : q;
+      out[x] = p + (unsure < 1 ? unsure : 1) * (clipped - p);
+    }
+  }
+}
+
+// ---- 4. and 5. The matte --------------------------------------------------------------------------------------------
+
+/** Softened: two box means of radius max(1, floor(pixels + 0.5)), in bands, so that one copy is all the memory needed. */
+export function feather(values: Float32Array, height: number, width: number, pixels: number): Float32Array<ArrayBuffer> {
+  const radius = Math.max(1, Math.floor(pixels + 0.5));
+  const out = new Float32Array(values.length);
+  const rows = Math.max(4 * radius, Math.floor((1 << 19) / width));
+  for (let y = 0; y < height; y += rows) {
+    const end = Math.min(height, y + rows);
+    const first = Math.max(0, y - 2 * radius);
+    const count = Math.min(height, end + 2 * radius) - first;
+    const band = values.subarray(first * width, (first + count) * width);
+    const soft = boxMean(boxMean(band, count, width, radius), count, width, radius);
+    out.set(soft.subarray((y - first) * width, (end - first) * width), y * width);
+  }
+  return out;
+}
+
+/** Steps 1 to 5 on a whole picture, RGBA: the matte in 8 bits. */
+export function matte(
+  rgba: Uint8ClampedArray | Uint8Array, height: number, width: number, saliency: Float32Array, size: number,
+  option: RefineOption = "balanced",
+): Uint8Array<ArrayBuffer> {
+  const settings = refinement(option);
+  const reduced = reduceFor(rgba, height, width, settings.workingSide);
+  const rows = new MatteRows(width, height, clean(saliency, size, size, settings), size, size, settings, reduced);
+  let values = new Float32Array(height * width);
+  for (let y = 0; y < height; y++) rows.row(y, rgba, y * width * 4, values.subarray(y * width, (y + 1) * width));
+  if (settings.feather > 0) values = feather(values, height, width, settings.feather);
+  const out = new Uint8Array(values.length);
+  for (let i = 0; i < out.length; i++) out[i] = toAlpha(values[i] * (rgba[i * 4 + 3] / 255));
+  return out;
+}
+
+function reduceFor(rgba: Uint8ClampedArray | Uint8Array, height: number, width: number, side: number): BoxReduce {
+  const k = workingFactor(height, width, side);
+  const reduced = new BoxReduce(width, height, k, k, 3);
+  reduced.push(rgba, height);
+  return reduced;
+}
+
+// ---- 6. Colours -----------------------------------------------------------------------------------------------------
+
+/** k of the working grid of the colours. */
+export function colourFactor(height: number, width: number): number {
+  return workingFactor(height, width, COLOUR_SIDE);
+}
+
+/** The rectangle, in picture pixels, of what is neither transparent nor opaque; fed row by row. */
+export class SoftBounds {
+  top = -1;
+  bottom = -1;
+  left = Infinity;
+  right = -1;
+
+  row(y: number, alpha: Uint8Array, from: number, width: number): void {
+    let first = 0;
+    while (first < width && (alpha[from + first] === 0 || alpha[from + first] === 255)) first++;
+    if (first === width) return;
+    let last = width - 1;
+    while (alpha[from + last] === 0 || alpha[from + last] === 255) last--;
+    if (this.top < 0) this.top = y;
+    this.bottom = y;
+    this.left = Math.min(this.left, first);
+    this.right = Math.max(this.right, last);
+  }
+}
+
+/** Colours of the subject alone, row by row; picture and matte are given on the colours' working grid. */
+export class ForegroundRows {
+  readonly #estimates?: Stretch;
+
+  constructor(readonly width: number, height: number, reduced: BoxReduce, matteReduced: BoxReduce, soft: SoftBounds) {
+    if (soft.top < 0) return;
+    const { width: w, height: h, kx: k } = reduced;
+    // Both windows, and the neighbours that bilinear sampling takes.
+    const margin = COLOUR_RADII[0] + COLOUR_RADII[1] + 1;
+    const top = Math.max(0, Math.floor(soft.top / k) - margin);
+    const left = Math.max(0, Math.floor(soft.left / k) - margin);
+    const part = {
+      top, left,
+      height: Math.min(h, Math.floor(soft.bottom / k) + margin + 1) - top,
+      width: Math.min(w, Math.floor(soft.right / k) + margin + 1) - left,
+    };
+    const planes = [0, 1, 2].map((channel) => crop(reduced.pixels, w, part, channel, 3).map((value) => value / 255));
+    const opacity = crop(matteReduced.pixels, w, part).map((value) => value / 255);
+    let [front, back] = fuse(opacity, planes, planes, part, COLOUR_RADII[0]);
+    front = front.map((plane, channel) => plane.map((f, i) => {
+      const a = opacity[i];
+      return Math.min(1, Math.max(0, f + a * (planes[channel][i] - a * f - (1 - a) * back[channel][i])));
+    }));
+    [front, back] = fuse(opacity, front, back, part, COLOUR_RADII[1]);
+    const both = new Float32Array(h * w * 6);
+    [...front, ...back].forEach((plane, channel) => {
+      for (let y = 0, i = 0; y < part.height; y++) {
+        let at = ((part.top + y) * w + part.left) * 6 + channel;
+        for (let x = 0; x < part.width; x++, i++, at += 6) both[at] = plane[i];
+      }
+    });
+    this.#estimates = new Stretch(both, h, w, 6, height, width, 1 / k, 1 / k);
+  }
+
+  /** Put colours and matte of one row, from matte index `from` on, into RGBA at byte `at`. Black where alpha is 0. */
+  row(y: number, rgba: Uint8ClampedArray, at: number, alpha: Uint8Array, from: number): void {
+    const stretch = this.#estimates;
+    let line: Float32Array | undefined;
+    for (let x = 0, p = at; x < this.width; x++, p += 4) {
+      const a8 = alpha[from + x];
+      rgba[p + 3] = a8;
+      if (a8 === 255) continue;
+      if (a8 === 0) {
+        rgba[p] = rgba[p + 1] = rgba[p + 2] = 0;
+        continue;
+      }
+      if (!stretch) continue;
+      line ??= stretch.line(y);
+      const { left, right, weight } = stretch.horizontal;
+      const l = left[x] * 6;
+      const r = right[x] * 6;
+      const w = weight[x];
+      const a = a8 / 255;
+      for (let c = 0; c < 3; c++) {
+        const f = line[l + c] + (line[r + c] - line[l + c]) * w;
+        const b = line[l + 3 + c] + (line[r + 3 + c] - line[l + 3 + c]) * w;
+        // A clamped array rounds to the nearest; floor(v + 0.5) differs from that only at exact halves.
+        rgba[p + c] = Math.floor((f + a * (rgba[p + c] / 255 - a * f - (1 - a) * b)) * 255 + 0.5);
+      }
+    }
+  }
+}
+
+/** F̂ and B̂. */
+function fuse(
+  opacity: Float32Array, front: Float32Array[], back: Float32Array[], part: Part, radius: number,
+): [Float32Array[], Float32Array[]] {
+  const scratch = new Float32Array(opacity.length);
+  const mean = (plane: Float32Array | undefined, clear: boolean): Float32Array => {
+    for (let i = 0; i < scratch.length; i++) scratch[i] = (clear ? 1 - opacity[i] : opacity[i]) * (plane ? plane[i] : 1);
+    return boxMean(scratch, part.height, part.width, radius);
+  };
+  const weighted = (planes: Float32Array[], clear: boolean): Float32Array[] => {
+    const total = mean(undefined, clear);
+    return planes.map((plane) => {
+      const out = mean(plane, clear);
+      for (let i = 0; i < out.length; i++) out[i] /= total[i] + 1e-5;
+      return out;
+    });
+  };
+  return [weighted(front, false), weighted(back, true)];
+}
+
+/** Step 6 on a whole picture: RGBA with the matte, colours without the background's share, black where alpha is 0. */
+export function estimateForeground(
+  rgba: Uint8ClampedArray | Uint8Array, height: number, width: number, alpha: Uint8Array,
+): Uint8ClampedArray<ArrayBuffer> {
+  const out = new Uint8ClampedArray(rgba);
+  const reduced = reduceFor(rgba, height, width, COLOUR_SIDE);
+  const matteReduced = new BoxReduce(width, height, reduced.kx, reduced.ky, 1);
+  matteReduced.push(alpha, height);
+  const soft = new SoftBounds();
+  for (let y = 0; y < height; y++) soft.row(y, alpha, y * width, width);
+  const rows = new ForegroundRows(width, height, reduced, matteReduced, soft);
+  for (let y = 0; y < height; y++) rows.row(y, out, y * width * 4, alpha, y * width);
+  return out;
 }

@@ -1,10 +1,10 @@
 /** What goes in and what comes out; index.ts exports all of it. */
 import type { EngineInfo } from "./engine.js";
 import type { Provider } from "./manifest.js";
-import type { PostprocessOptions } from "./postprocess.js";
+import type { RefineOption, Refinement } from "./postprocess.js";
 import type { Picture } from "./source.js";
 
-export type { EngineInfo, Picture, PostprocessOptions, Provider };
+export type { EngineInfo, Picture, Provider, RefineOption, Refinement };
 
 /** "bitmap" is an ImageBitmap, "alpha" the matte alone as a grey PNG, the others are Blobs. */
 export type OutputFormat = "png" | "webp" | "jpeg" | "alpha" | "bitmap";
@@ -50,8 +50,8 @@ export interface CutoutOptions {
   quality?: number;
   /** Default "transparent"; JPEG has no transparency and gets white. */
   background?: Background;
-  /** A preset or single settings; see PostprocessOptions. Default "balanced". */
-  refine?: PostprocessOptions["preset"] | PostprocessOptions;
+  /** A preset ("fast", "balanced") or single settings; see Refinement. Default "balanced". */
+  refine?: RefineOption;
   signal?: AbortSignal;
 }
 
