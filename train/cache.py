@@ -134,12 +134,12 @@ def teacher_maps(
             if mirrored:
                 maps = [m.flip(-1) for m in maps]
             passes += 1
-            if not total:
-                total = maps
-            else:
-                for t, m in zip(total, maps, strict=True):
-                    t += m if m.shape == t.shape else F.interpolate(m, size=t.shape[2:], mode="bilinear")
+            total = [t + _resized(m, t.shape[-1]) for t, m in zip(total, maps, strict=True)] if total else maps
     return [torch.sigmoid(t / passes) for t in total]
+
+
+def _resized(maps: Tensor, side: int) -> Tensor:
+    return maps if maps.shape[-1] == side else F.interpolate(maps, size=side, mode="bilinear", align_corners=False)
 
 
 def _create(folder: Path, stems: Sequence[str], size: int, settings: dict[str, object]) -> None:
@@ -206,7 +206,9 @@ def build_cache(
             cache.images[row] = np.floor(picture + 0.5).clip(0, 255).astype(np.uint8)
         maps: list[Tensor] = []
         if run:
-            maps = teacher_maps(run, torch.from_numpy(cache.images[rows].transpose(0, 3, 1, 2)), flip, scales)
+            found = teacher_maps(run, torch.from_numpy(cache.images[rows].transpose(0, 3, 1, 2)), flip, scales)
+            # A teacher with a stem computes its maps at a lower resolution than the paper's network.
+            maps = [_resized(m, store.shape[-1]) for m, store in zip(found, cache.maps, strict=True)]
         if isinstance(pictures, PairFolder):
             masks = torch.stack([_mask(pictures[int(row)], size) for row in rows])
             sides = [store.shape[-1] for store in cache.maps]
