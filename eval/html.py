@@ -403,7 +403,7 @@ def _tiles(
     tiles = [("input", pictures["input"], "image/jpeg"), ("truth", pictures["truth"], "image/png")]
     tiles += [(f"{name} {iou[name][stem]:.3f}", pictures[name], "image/png") for name in names[:MODEL_COLOURS]]
     cells = "".join(
-        f'<div><img loading="lazy" alt="{escape(title)}" src="{_data(content, kind)}"><p>{escape(title)}</p></div>'
+        f'<div><img alt="{escape(title)}" src="{_data(content, kind)}"><p>{escape(title)}</p></div>'
         for title, content, kind in tiles
     )
     return f'<div class="row"><header><span>{escape(stem)}</span></header><div class="tiles">{cells}</div></div>'

@@ -36,10 +36,10 @@ def render_markdown(report: dict[str, Any]) -> str:
             what = " · ".join(str(really[key]) for key in ("browser", "node", "engine") if key in really)
             threads = f" · {really['threads']} threads" if really.get("threads", 1) > 1 else ""
             parts.append(
-                f"### {record['title']}\n\n{_table(head, rows)}\n\n"
+                f"### {_text(record['title'])}\n\n{_table(head, rows)}\n\n"
                 f"<sub>{what}{threads} · {record['rounds']} rounds</sub>"
             )
-    worst = [f"- {name}: {', '.join(f'`{stem}`' for stem in worst_stems(report, name, 5))}" for name in names]
+    worst = [f"- {_text(name)}: {', '.join(f'`{stem}`' for stem in worst_stems(report, name, 5))}" for name in names]
     if "models" in quality:
         parts.append("### Worst pictures\n\n" + "\n".join(worst))
     return "\n\n".join(parts)[:LIMIT] + "\n"

@@ -200,7 +200,7 @@ def not_a_number(r):
 )
 def test_what_is_missing_fails(report, tmp_path, change, what, reason):
     change(report)
-    breaches = [str(b) for b in judge_report(report, policy_of(tmp_path, check(what, "floor = 0")))]
+    breaches = [str(b) for b in judge_report(report, policy_of(tmp_path, check(what, "floor = 0"), "pictures = 0"))]
     assert len(breaches) == 1
     assert reason in breaches[0]
 
