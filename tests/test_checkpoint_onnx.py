@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 
-from export.exporter import ExportSettings, export_model, fold_batch_norm
+from export.exporter import ExportSettings, export_model, fold_batch_norm, store_half
+from export.passes import ImageInterface
+from tests.exports import SIZE, Exported
 from tests.test_checkpoint import network, refused
 from u2net.checkpoint import load_checkpoint
 from u2net.errors import CheckpointError
 from u2net.model import U2Net, U2NetConfig, upsample_to
 
-SIZE = 64
+pytest_plugins = ["tests.exports"]
 
 
 class AuthorsOrder(U2Net):
@@ -54,9 +58,10 @@ def model() -> U2Net:
 def legacy(model: torch.nn.Module, opset: int = 11, **settings) -> onnx.ModelProto:
     """As rembg's files were made: torch's TorchScript exporter, opset 11."""
     buffer = io.BytesIO()
-    torch.onnx.export(
-        model, (torch.zeros(1, 3, SIZE, SIZE),), buffer, dynamo=False, opset_version=opset, verbose=False, **settings
-    )
+    example = (torch.zeros(1, 3, SIZE, SIZE),)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model, example, buffer, dynamo=False, opset_version=opset, **settings)  # type: ignore[arg-type]
     return onnx.load_model_from_string(buffer.getvalue())
 
 
@@ -65,9 +70,9 @@ def legacy_proto(model: U2Net) -> onnx.ModelProto:
     return legacy(authors(model))
 
 
-@pytest.fixture(scope="module")
-def exported(model: U2Net) -> onnx.ModelProto:
-    return export_model(fold_batch_norm(model), ExportSettings(size=SIZE))
+@pytest.fixture
+def own(exported: Exported) -> onnx.ModelProto:
+    return exported()
 
 
 def reload(proto: onnx.ModelProto, folder: Path) -> U2Net:
@@ -92,41 +97,35 @@ def test_authors_order_is_the_same_network(model: U2Net):
     assert difference(model, authors(model)) < 1e-6
 
 
-def test_own_export_comes_back(tmp_path: Path, model: U2Net, exported: onnx.ModelProto):
-    loaded = reload(exported, tmp_path)
+def test_own_export_comes_back(tmp_path: Path, model: U2Net, own: onnx.ModelProto):
+    loaded = reload(own, tmp_path)
     assert loaded.config == U2NetConfig("tiny", model.config.widths, size=SIZE)
     assert difference(model, loaded) < 1e-5
     again = export_model(fold_batch_norm(loaded), ExportSettings(size=SIZE))
-    assert again.SerializeToString(deterministic=True) == exported.SerializeToString(deterministic=True)
+    assert again.SerializeToString(deterministic=True) == own.SerializeToString(deterministic=True)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"dynamic": True},
-        {"side_maps": True},
-        {"interface": "image"},
-        {"interface": "image", "alpha": "float32"},
-    ],
-    ids=str,
-)
-def test_every_form_of_our_own_comes_back(tmp_path: Path, model: U2Net, settings: dict):
-    proto = export_model(fold_batch_norm(model), ExportSettings(size=SIZE, **settings))
-    assert difference(model, reload(proto, tmp_path)) < 1e-5
+@pytest.mark.parametrize("settings", [{"dynamic": True}, {"side_maps": True}], ids=str)
+def test_every_form_of_our_own_comes_back(tmp_path: Path, model: U2Net, exported: Exported, settings: dict):
+    assert difference(model, reload(exported(**settings), tmp_path)) < 1e-5
 
 
-@pytest.mark.parametrize("settings", [{"stem": 2}, {"resql": True}, {"stem": 4, "resql": True}], ids=str)
-def test_our_variants_come_back(tmp_path: Path, settings: dict):
+@pytest.mark.parametrize("alpha", ["uint8", "float32"])
+def test_image_interface_comes_back(tmp_path: Path, model: U2Net, own: onnx.ModelProto, alpha: str):
+    rewritten = ImageInterface(alpha=alpha)(ir.from_proto(own)).model
+    assert difference(model, reload(ir.to_proto(rewritten), tmp_path)) < 1e-5
+
+
+@pytest.mark.parametrize("settings", [{"stem": 2}, {"stem": 2, "resql": True}], ids=str)
+def test_our_variants_come_back(tmp_path: Path, exported: Exported, settings: dict):
     model = network(**settings)
-    loaded = reload(export_model(fold_batch_norm(model), ExportSettings(size=SIZE)), tmp_path)
+    loaded = reload(exported(settings), tmp_path)
     assert (loaded.config.stem, loaded.config.resql) == (model.config.stem, model.config.resql)
     assert difference(model, loaded) < 1e-5
 
 
-def test_float16_weights_come_back(tmp_path: Path, model: U2Net):
-    proto = export_model(fold_batch_norm(model), ExportSettings(size=SIZE, fp16=True))
-    loaded = reload(proto, tmp_path)
-    assert 0 < difference(model, loaded) < 5e-3
+def test_float16_weights_come_back(tmp_path: Path, model: U2Net, own: onnx.ModelProto):
+    assert 0 < difference(model, reload(store_half(own), tmp_path)) < 5e-3
 
 
 def test_small_comes_back_to_the_last_digits(small_weights: Path, small_fp32: Path):
@@ -196,8 +195,8 @@ def test_order_of_nodes_does_not_matter(tmp_path: Path, model: U2Net, legacy_pro
     assert difference(model, reload(proto, tmp_path)) < 1e-5
 
 
-def test_weights_may_be_constant_nodes(tmp_path: Path, model: U2Net, exported: onnx.ModelProto):
-    proto = copied(exported)
+def test_weights_may_be_constant_nodes(tmp_path: Path, model: U2Net, own: onnx.ModelProto):
+    proto = copied(own)
     constants = [helper.make_node("Constant", [], [t.name], value=t) for t in proto.graph.initializer]
     nodes = [*constants, *proto.graph.node]
     del proto.graph.node[:], proto.graph.initializer[:]
@@ -205,8 +204,8 @@ def test_weights_may_be_constant_nodes(tmp_path: Path, model: U2Net, exported: o
     assert difference(model, reload(proto, tmp_path)) < 1e-5
 
 
-def test_bias_may_be_an_addition(tmp_path: Path, model: U2Net, exported: onnx.ModelProto):
-    proto = copied(exported)
+def test_bias_may_be_an_addition(tmp_path: Path, model: U2Net, own: onnx.ModelProto):
+    proto = copied(own)
     shapes = {t.name: t for t in proto.graph.initializer}
     nodes = []
     for node in proto.graph.node:
@@ -218,8 +217,7 @@ def test_bias_may_be_an_addition(tmp_path: Path, model: U2Net, exported: onnx.Mo
             node.output[0] += "/raw"
             del node.input[2]
             nodes.append(add)
-    kept = [node for node in nodes]
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del proto.graph.node[:]
     proto.graph.node.extend(copies)
     assert difference(model, reload(proto, tmp_path)) < 1e-5
@@ -262,37 +260,37 @@ def test_other_networks_are_refused(tmp_path: Path, count: int):
     assert "is not a U²-Net" in said
 
 
-def test_damaged_weights_are_refused(tmp_path: Path, exported: onnx.ModelProto):
-    proto = copied(exported)
+def test_damaged_weights_are_refused(tmp_path: Path, own: onnx.ModelProto):
+    proto = copied(own)
     proto.graph.initializer[0].raw_data = b"123"
     assert "damaged" in complaint(proto, tmp_path)
 
 
-def test_weights_computed_in_the_graph_are_refused(tmp_path: Path, exported: onnx.ModelProto):
-    proto = copied(exported)
+def test_weights_computed_in_the_graph_are_refused(tmp_path: Path, own: onnx.ModelProto):
+    proto = copied(own)
     name = proto.graph.node[0].input[1]
     proto.graph.node[0].input[1] = "doubled"
     proto.graph.node.insert(0, helper.make_node("Add", [name, name], ["doubled"]))
     assert "computed in the graph" in complaint(proto, tmp_path)
 
 
-def test_quantized_models_are_refused_by_name(tmp_path: Path, exported: onnx.ModelProto):
-    proto = copied(exported)
-    scale = numpy_helper.from_array(np.float32(0.1), "scale")
-    zero = numpy_helper.from_array(np.uint8(0), "zero")
+def test_quantized_models_are_refused_by_name(tmp_path: Path, own: onnx.ModelProto):
+    proto = copied(own)
+    scale = numpy_helper.from_array(np.array(0.1, np.float32), "scale")
+    zero = numpy_helper.from_array(np.array(0, np.uint8), "zero")
     proto.graph.initializer.extend([scale, zero])
     proto.graph.node.insert(0, helper.make_node("QuantizeLinear", ["input", "scale", "zero"], ["q"]))
     assert "quantized" in complaint(proto, tmp_path)
 
 
-def test_external_data_is_refused(tmp_path: Path, exported: onnx.ModelProto):
+def test_external_data_is_refused(tmp_path: Path, own: onnx.ModelProto):
     path = tmp_path / "model.onnx"
-    onnx.save_model(copied(exported), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    onnx.save_model(copied(own), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     assert "external data" in refused(path)
 
 
-def test_external_data_of_another_file_is_never_read(tmp_path: Path, exported: onnx.ModelProto):
-    proto = copied(exported)
+def test_external_data_of_another_file_is_never_read(tmp_path: Path, own: onnx.ModelProto):
+    proto = copied(own)
     tensor = proto.graph.initializer[0]
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
@@ -301,27 +299,32 @@ def test_external_data_of_another_file_is_never_read(tmp_path: Path, exported: o
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.6, 0.999])
-def test_truncated_models_are_refused(tmp_path: Path, exported: onnx.ModelProto, kept: float):
-    data = exported.SerializeToString()
+def test_truncated_models_are_refused(tmp_path: Path, own: onnx.ModelProto, kept: float):
+    data = own.SerializeToString()
     (tmp_path / "w.onnx").write_bytes(data[: int(len(data) * kept)])
     refused(tmp_path / "w.onnx")
 
 
-def test_same_convolutions_with_other_pooling_are_refused(tmp_path: Path, exported: onnx.ModelProto):
+def test_same_convolutions_with_other_resizing_are_refused(tmp_path: Path, own: onnx.ModelProto):
     """All weights are those of a U²-Net, but the graph computes something else with them."""
-    proto = copied(exported)
-    pools = [node for node in proto.graph.node if node.op_type == "MaxPool"]
-    for node in pools:
-        node.op_type = "AveragePool"
-        for attribute in list(node.attribute):
-            if attribute.name in ("dilations", "storage_order"):
-                node.attribute.remove(attribute)
-    said = complaint(proto, tmp_path)
-    assert "another mask" in said or "does not run" in said
+    proto = copied(own)
+    for node in proto.graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Resize" and attribute.name == "mode":
+                attribute.s = b"nearest"
+    assert "another mask" in complaint(proto, tmp_path)
 
 
-def test_swapped_decoder_inputs_are_refused(tmp_path: Path, exported: onnx.ModelProto):
-    proto = copied(exported)
+def test_average_instead_of_largest_is_refused(tmp_path: Path, own: onnx.ModelProto):
+    proto = copied(own)
+    for node in proto.graph.node:
+        if node.op_type == "MaxPool":
+            node.op_type = "AveragePool"
+    assert "is not a U²-Net" in complaint(proto, tmp_path)
+
+
+def test_swapped_decoder_inputs_are_refused(tmp_path: Path, own: onnx.ModelProto):
+    proto = copied(own)
     joins = [node for node in proto.graph.node if node.op_type == "Concat" and len(node.input) == 2]
     joins[-1].input[:] = list(reversed(joins[-1].input))
     assert "reads what no convolution of a U²-Net reads" in complaint(proto, tmp_path)
@@ -342,7 +345,7 @@ def test_too_many_outputs_per_side_are_named(tmp_path: Path):
     torch.manual_seed(0)
     proto = legacy(FourClasses(network().config).eval())
     said = complaint(proto, tmp_path)
-    assert "side1.weight of shape 4×" in said and "outconv.weight of shape 4×24×1×1, not 1×6×1×1" in said
+    assert "side1.weight of shape 4×5×3×3, not 1×5×3×3" in said and "problems more" in said
 
 
 def test_missing_file():
