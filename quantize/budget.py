@@ -1,0 +1,70 @@
+"""Mixed precision: the fewest convolutions in float that meet a budget of mask IoU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from u2net.errors import QualityError
+
+from .agreement import agreement, run_maps
+from .emit import Plan, emit
+from .graph import FloatGraph
+from .pipeline import Prepared, Progress
+from .region import find_region
+from .sensitivity import layer_costs
+from .sessions import open_session
+from .settings import QuantizeSettings
+
+__all__ = ["meet_budget", "without"]
+
+#: Calibration pictures that the search measures on. The final figure is measured on others.
+SEARCH_PICTURES = 16
+
+
+def without(graph: FloatGraph, plan: Plan, names: tuple[str, ...], reasons: dict[str, str]) -> Plan:
+    """`plan` with some convolutions left in float; ranges stay what they are, group by group."""
+    region = find_region(graph, names)
+    ranges = {region.group[tensor]: plan.range_of(tensor) for tensor in region.group}
+    convs = {name: conv for name, conv in plan.convs.items() if name in region.integer}
+    return Plan(replace(region, reasons={**region.reasons, **reasons}), ranges, convs)
+
+
+def meet_budget(
+    prepared: Prepared, graph: FloatGraph, plan: Plan, settings: QuantizeSettings, progress: Progress
+) -> Plan:
+    """The plan that keeps the fewest convolutions in float, the most harmful first, and meets `settings.budget`.
+
+    Harm is measured layer by layer, the number of layers found by bisection. Raises `QualityError` where not even a
+    float model with 8-bit leftovers would do.
+    """
+    assert settings.budget is not None
+    inputs = prepared.inputs[:SEARCH_PICTURES]
+    session = open_session(prepared.original.to_model(), settings.threads, fuse=True)
+    reference = run_maps(session, graph.input, inputs)
+    few = settings.check_count
+    costs = layer_costs(prepared, inputs[: max(2, few // 4)], reference[: max(2, few // 4)], settings, progress)
+    ranked = [cost.name for cost in sorted(costs, key=lambda cost: -cost.mae)]
+
+    def attempt(count: int) -> tuple[Plan, float]:
+        names = (*settings.keep_float, *ranked[:count])
+        reasons = {name: f"kept to meet iou={settings.budget:g}" for name in ranked[:count]}
+        candidate = without(graph, plan, names, reasons)
+        model = emit(graph, candidate, settings.format)
+        maps = run_maps(open_session(model, settings.threads, fuse=True), graph.input, inputs)
+        return candidate, float(agreement(reference, maps).iou.mean())
+
+    low, high = 0, len(ranked) - 1  # low is known to fail; at least one integer convolution remains
+    best, reached = attempt(high)
+    if reached < settings.budget:
+        raise QualityError(
+            f"the budget of iou={settings.budget:g} cannot be met: all but one layer in float reach {reached:.4f}"
+        )
+    while high - low > 1:
+        middle = (low + high) // 2
+        progress("searching for the fewest float layers", len(ranked) - (high - low), len(ranked))
+        candidate, reached = attempt(middle)
+        if reached >= settings.budget:
+            high, best = middle, candidate
+        else:
+            low = middle
+    return best

@@ -1,0 +1,53 @@
+"""Pictures as what a network takes in, for either interface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from u2net.preprocess import resize_for_network, to_tensor
+
+from .graph import FloatGraph
+
+__all__ = ["NetworkInputs", "network_inputs"]
+
+ByteArray = npt.NDArray[np.uint8]
+
+
+class NetworkInputs(Sequence[npt.NDArray]):
+    """The inputs of a network for a sequence of pictures, made each time they are asked for, so none is kept.
+
+    float32 (1, 3, size, size) for the `tensor` interface, uint8 (1, size, size, 4) for `image`.
+    """
+
+    def __init__(self, pictures: Sequence[ByteArray], size: int, interface: Literal["tensor", "image"]) -> None:
+        self.pictures = pictures
+        self.size = size
+        self.interface = interface
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @overload
+    def __getitem__(self, index: int) -> npt.NDArray: ...
+    @overload
+    def __getitem__(self, index: slice) -> NetworkInputs: ...
+    def __getitem__(self, index: int | slice) -> npt.NDArray | NetworkInputs:
+        if isinstance(index, slice):
+            return NetworkInputs(self.pictures[index], self.size, self.interface)
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        picture = self.pictures[index]
+        if self.interface == "tensor":
+            return to_tensor(picture, self.size)
+        pixels = np.full((1, self.size, self.size, 4), 255, np.uint8)
+        pixels[0, ..., :3] = np.floor(resize_for_network(picture, self.size) + np.float32(0.5)).clip(0, 255)
+        return pixels
+
+
+def network_inputs(graph: FloatGraph, pictures: Sequence[ByteArray]) -> NetworkInputs:
+    """`pictures` as inputs of `graph`."""
+    return NetworkInputs(pictures, graph.size, graph.interface)
