@@ -171,7 +171,7 @@ def test_a_cache_that_was_interrupted_equals_one_that_was_not(pairs: Path, tmp_p
     made = build_cache(pictures, teacher, tmp_path / "b", size=SIZE, flip=True, scales=(48,))
     for _ in range(2):
         next(made)
-    made.close()
+    del made
     assert 0 < Cache.open(tmp_path / "b").done.sum() < 24
     fill(pictures, teacher, tmp_path / "b", size=SIZE, flip=True, scales=(48,))
     for name in ("images", "done", *MAP_NAMES):
@@ -277,7 +277,7 @@ def test_float16_weights_refuse_what_does_not_fit(tmp_path: Path) -> None:
         if value.is_floating_point():
             torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-3, atol=1e-4)
     with torch.no_grad():
-        model.stage1.rebnconvin.conv_s1.bias[0] = 1e6  # type: ignore[union-attr,index,operator]
+        model.stage1.rebnconvin.conv_s1.bias[0] = 1e6  # type: ignore[union-attr,operator]
     with pytest.raises(Exception, match="float16"):
         save_half(model, tmp_path / "broken.safetensors")
     assert not (tmp_path / "broken.safetensors").exists()

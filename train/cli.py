@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from u2net.errors import ConfigError, U2NetError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from u2net.model import U2Net
 
     from .cache import Cache
@@ -111,6 +113,15 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _progress() -> Progress:
+    """A bar on standard error with its lines above it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True, soft_wrap=True, highlight=False))
+
+
 def _settings(arguments: argparse.Namespace) -> RunSettings:
     from dataclasses import replace
 
@@ -123,16 +134,12 @@ def _settings(arguments: argparse.Namespace) -> RunSettings:
 
 
 def _fill(settings: RunSettings, data: Path, teacher: U2Net | None, folder: Path, truth: float) -> Cache:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from datasets.folder import ImageFolder, PairFolder
 
     from .cache import Cache, build_cache
 
     pictures = PairFolder(data) if (data / "masks").is_dir() else ImageFolder(data)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with _progress() as progress:
         task = progress.add_task("teacher's maps" if teacher else "pictures", total=len(pictures))
         made = build_cache(
             pictures,
@@ -228,7 +235,10 @@ def _run(model: U2Net, cache: Cache, out: Path, settings: RunSettings, me: Ranks
     from .curve import draw_curve
     from .loop import train
 
-    result = train(model, cache, out, settings.train, me, _say)
+    with _progress() as progress:
+        task = progress.add_task("training", total=settings.train.steps, visible=me.first)
+        say = progress.console.print
+        result = train(model, cache, out, settings.train, me, say, lambda step: progress.update(task, completed=step))
     if not me.first:
         return {}
     title = f"{settings.model}: {settings.train.steps} steps of {settings.train.batch} pictures"

@@ -262,13 +262,15 @@ def train(
     settings: TrainSettings,
     me: Ranks,
     say: Callable[[str], None] = print,
+    tick: Callable[[int], None] = lambda step: None,
     stop_after: int | None = None,
 ) -> dict[str, float]:
     """Train `model` on `cache`; the last validation of the average. Files in `out`: `state.pt` (to continue from),
     `weights.safetensors` (the average in float16), `log.csv`.
 
-    Continues from `state.pt` where there is one; raises `ConfigError` where it is of another run. `stop_after` ends the
-    process's work at that step as a kill would, for tests.
+    Continues from `state.pt` where there is one; raises `ConfigError` where it is of another run. `say` gets
+    a line per validation, `tick` the number of every finished step; `stop_after` ends the work at that step as a kill
+    would, for tests.
     """
     if settings.batch % me.world:
         raise ConfigError(f"a batch of {settings.batch} cannot be shared by {me.world} ranks")
@@ -365,6 +367,7 @@ def train(
                 running, counted = {}, 0
             if me.first and (step % settings.save_every == 0 or last):
                 save()
+            tick(step)
             if stop_after is not None and step >= stop_after:
                 break
     return latest
