@@ -8,7 +8,7 @@ import sys
 for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-from quantize.cli import main
+from quantize.cli import main  # noqa: E402 the variables must be set before numpy is loaded
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -47,9 +47,9 @@ def meet_budget(
 
     def attempt(count: int) -> tuple[Plan, float]:
         names = (*settings.keep_float, *ranked[:count])
-        reasons = {name: f"kept to meet iou={settings.budget:g}" for name in ranked[:count]}
+        reasons = dict.fromkeys(ranked[:count], f"kept to meet iou={settings.budget:g}")
         candidate = without(graph, plan, names, reasons)
-        model = emit(graph, candidate, settings.format)
+        model = emit(graph, candidate, settings.form)
         maps = run_maps(open_session(model, settings.threads, fuse=True), graph.input, inputs)
         return candidate, float(agreement(reference, maps).iou.mean())
 

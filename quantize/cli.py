@@ -253,7 +253,7 @@ def _describe(path: Path, sidecar: dict[str, Any]) -> None:
         f"against float on {agreed['pictures']} pictures not calibrated on: mean IoU {agreed['iou_mean']:.4f}, "
         f"5th percentile {agreed['iou_p5']:.4f}, MAE {agreed['mae_mean']:.4f}",
     ]
-    if "integer_convolutions" in figures and figures["integer_convolutions"]:
+    if figures.get("integer_convolutions"):
         kept = figures["float_convolutions"]
         lines.append(
             f"{figures['integer_convolutions']} of {figures['convolutions']} convolutions run in integer kernels, "

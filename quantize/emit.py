@@ -22,7 +22,7 @@ from u2net.errors import ModelError
 from .graph import Conv, FloatGraph, make_model
 from .region import TYING, Region
 
-__all__ = ["ActivationRange", "Plan", "QuantizedConv", "emit"]
+__all__ = ["ActivationRange", "Format", "Plan", "QuantizedConv", "emit", "integer_bias"]
 
 Format = Literal["qdq", "qoperator", "weights", "simulate"]
 
@@ -82,7 +82,10 @@ def integer_bias(conv: QuantizedConv, input_range: ActivationRange) -> tuple[npt
 
 
 def emit(graph: FloatGraph, plan: Plan, form: Format) -> onnx.ModelProto:
-    """`graph` with `plan` written into it. Convolutions of the region without an entry in the plan keep float weights."""
+    """`graph` with `plan` written into it.
+
+    Convolutions of the region that the plan has no integers for keep float weights. Raises `ModelError` for old opsets.
+    """
     if graph.opset < 13:
         raise ModelError(f"the model is of opset {graph.opset}; quantizing per channel needs 13: export it again")
     writer = _OperatorWriter(graph, plan) if form == "qoperator" else _QdqWriter(graph, plan, form)
@@ -114,8 +117,8 @@ class _Writer:
         names = [f"scale_{group}", f"zero_{group}"]
         if names[0] not in self.weights:
             known = self.plan.ranges[group]
-            self.weights[names[0]] = np.float32(known.scale).reshape(())
-            self.weights[names[1]] = np.uint8(known.zero_point).reshape(())
+            self.weights[names[0]] = np.array(known.scale, np.float32)
+            self.weights[names[1]] = np.array(known.zero_point, np.uint8)
         return names
 
     def add(self, op_type: str, inputs: list[str], outputs: list[str], name: str, like: onnx.NodeProto | None = None,
@@ -240,7 +243,7 @@ class _OperatorWriter(_Writer):
             return
         bias, _ = integer_bias(quantized, self.plan.range_of(conv.input))
         names = [f"{conv.weight}_q", f"{conv.weight}_scale", f"{conv.weight}_zero", f"{conv.bias}_q"]
-        values = [quantized.weight, quantized.scale, np.zeros(quantized.scale.shape, np.int8), bias]
+        values: list[npt.NDArray] = [quantized.weight, quantized.scale, np.zeros(quantized.scale.shape, np.int8), bias]
         self.weights.update(zip(names, values, strict=True))
         inputs = [f"{conv.input}_q", *self.scale_names(conv.input), *names[:3], *self.scale_names(target), names[3]]
         self.add("QLinearConv", inputs, [f"{target}_q"], node.name, node)

@@ -7,7 +7,7 @@ factors of its terms. Equalizing *ranges*, as that paper does, makes U²-Net wor
 the mask. Here the factors minimise a model of that error. For a convolution with weights w, inputs x and factors s it
 adds, per output channel o,
 
-    activation rounding   (Δx² / 12) · Σ w²·s²           Δx = max(range(x) / s) / 255 over the tensors that share a scale
+    activation rounding   (Δx² / 12) · Σ w²·s²           Δx = max(range(x) / s) / 255 over tensors that share a scale
     weight rounding       (Δw² / 12) · Σ var(x) / s²     Δw = max|w·s| / 127 over the row
 
 A nearly constant channel, however large, has little variance: its mean is the bias's business, except where zero
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from .graph import Conv, FloatGraph
 from .observe import Observations
@@ -47,7 +48,7 @@ class EqualizeSettings:
 
 
 class ChannelClasses:
-    """Which channels must share one factor. `index[tensor]` is (channels,) class numbers; `free[class]` may be scaled."""
+    """Which channels share one factor. `index[tensor]`: (channels,) class numbers; `free[class]`: may be scaled."""
 
     def __init__(self, index: dict[str, Index], free: npt.NDArray[np.bool_]) -> None:
         self.index = index
@@ -88,9 +89,7 @@ def channel_classes(graph: FloatGraph) -> ChannelClasses:
         if conv is not None:
             if conv.group not in (1, sizes[conv.input]):
                 held |= {conv.input, output}
-        elif known and node.op_type in ELEMENTWISE and sizes[moving[0]] == sizes[output]:
-            tie(moving[0], output)
-        elif known and node.op_type == "ReduceMean" and graph.shapes[output][2:] == (1, 1):
+        elif known and _is_elementwise(graph, node) and sizes[moving[0]] == sizes[output]:
             tie(moving[0], output)
         elif known and node.op_type == "Concat" and sum(sizes[name] for name in moving) == sizes[output]:
             offset = 0
@@ -120,6 +119,12 @@ def channel_classes(graph: FloatGraph) -> ChannelClasses:
         if name in index:
             free[index[name]] = False
     return ChannelClasses(index, free)
+
+
+def _is_elementwise(graph: FloatGraph, node: onnx.NodeProto) -> bool:
+    """Whether a node treats every channel by itself, and linearly for positive factors."""
+    pools = node.op_type == "ReduceMean" and graph.shapes[node.output[0]][2:] == (1, 1)
+    return pools or node.op_type in ELEMENTWISE
 
 
 def _gate(graph: FloatGraph, inputs: object, output: str) -> str | None:
@@ -169,7 +174,7 @@ class _Layer:
 def equalize(
     graph: FloatGraph, region: Region, observed: Observations, settings: EqualizeSettings | None = None
 ) -> tuple[FloatGraph, Observations, int]:
-    """The graph with the channel scales that the error model likes best, what was observed of it, and how many changed."""
+    """The graph with the best channel scales, what was observed of it, and how many sets of channels changed."""
     settings = settings or EqualizeSettings()
     classes = channel_classes(graph)
     layers, sums, spans = _error_model(graph, region, observed, classes)
@@ -193,7 +198,7 @@ def equalize(
 def _error_model(
     graph: FloatGraph, region: Region, observed: Observations, classes: ChannelClasses
 ) -> tuple[list[_Layer], list[tuple[int, Index, Array64]], dict[int, tuple[Index, Array64]]]:
-    """The convolutions, the residual sums (group, classes, importance) and the groups (classes, ranges) of the model."""
+    """Its convolutions, its residual sums (group, classes, importance) and its groups (classes, ranges)."""
     importance = mask_importance(graph, observed)
     mean, variance = _moments(graph, observed)
     layers = []

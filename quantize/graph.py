@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,11 @@ from onnx import helper, numpy_helper
 from u2net.artifact import check_path
 from u2net.errors import ModelError
 
-__all__ = ["Conv", "FloatGraph", "load_graph"]
+__all__ = ["Conv", "FloatGraph", "Interface", "load_graph", "make_model"]
 
 FloatArray = npt.NDArray[np.float32]
+
+Interface = Literal["tensor", "image"]
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
@@ -109,7 +111,7 @@ class FloatGraph:
         return next(entry.version for entry in self.model.opset_import if entry.domain in DEFAULT_DOMAINS)
 
     @property
-    def interface(self) -> str:
+    def interface(self) -> Interface:
         """`tensor` (float32 NCHW, normalised outside) or `image` (uint8 NHWC RGBA, normalised inside)."""
         return "image" if self.input_type == onnx.TensorProto.UINT8 else "tensor"
 

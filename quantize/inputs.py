@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
 from u2net.preprocess import resize_for_network, to_tensor
 
-from .graph import FloatGraph
+from .graph import FloatGraph, Interface
 
 __all__ = ["NetworkInputs", "network_inputs"]
 
@@ -23,7 +23,7 @@ class NetworkInputs(Sequence[npt.NDArray]):
     float32 (1, 3, size, size) for the `tensor` interface, uint8 (1, size, size, 4) for `image`.
     """
 
-    def __init__(self, pictures: Sequence[ByteArray], size: int, interface: Literal["tensor", "image"]) -> None:
+    def __init__(self, pictures: Sequence[ByteArray], size: int, interface: Interface) -> None:
         self.pictures = pictures
         self.size = size
         self.interface = interface

@@ -97,7 +97,7 @@ def observe(
     samples: dict[str, FloatArray] = {}
     for picture in range(len(inputs)):
         feed = {graph.input: inputs[picture]}
-        feed |= {_indices(shape): positions[picture][shape] for shape in resolutions}
+        feed |= {_indices(shape): positions[picture][shape[0], shape[1]] for shape in resolutions}
         names = [output.name for output in session.get_outputs()]
         found = dict(zip(names, session.run(names, feed), strict=True))
         for name in tensors:
@@ -131,9 +131,10 @@ def _instrumented(graph: FloatGraph, tensors: Sequence[str], resolutions: Sequen
         make = helper.make_node
         axes_by_input = graph.opset >= 18
         for kind, op_type in (("low", "ReduceMin"), ("high", "ReduceMax")):
-            reduced = [name, "quantize/spatial"] if axes_by_input else [name]
-            extra = {} if axes_by_input else {"axes": [2, 3]}
-            node = make(op_type, reduced, [f"{name}/{kind}_map"], keepdims=0, **extra)
+            if axes_by_input:
+                node = make(op_type, [name, "quantize/spatial"], [f"{name}/{kind}_map"], keepdims=0)
+            else:
+                node = make(op_type, [name], [f"{name}/{kind}_map"], keepdims=0, axes=[2, 3])
             model.graph.node.append(node)
             model.graph.node.append(make("Reshape", [f"{name}/{kind}_map", "quantize/flat"], [f"{name}/{kind}"]))
         model.graph.node.append(make("Reshape", [name, f"{name}/flat_shape"], [f"{name}/flat"]))

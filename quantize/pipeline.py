@@ -90,7 +90,8 @@ def prepare(
 
 def repair(graph: FloatGraph, observed: Observations, inputs: NetworkInputs, settings: QuantizeSettings) -> Prepared:
     """Split constant channels and choose channel scales."""
-    changed, names, rescaled = graph, (), 0
+    changed, rescaled = graph, 0
+    names: tuple[str, ...] = ()
     if settings.split:
         changed, observed, names = split_constants(changed, observed)
     region = find_region(changed, settings.keep_float)
@@ -150,7 +151,7 @@ def _measured(
     settings: QuantizeSettings,
     progress: Progress,
 ) -> Quantized:
-    model = emit(graph, plan, settings.format)
+    model = emit(graph, plan, settings.form)
     onnx.checker.check_model(model)
     kernels = count_kernels(graph, model)
     session = open_session(model, settings.threads, fuse=True)
@@ -176,8 +177,8 @@ def _refuse_dishonest(found: Quantized, settings: QuantizeSettings) -> None:
     iou = float(found.agreement.iou.mean())
     if iou < settings.floor:
         raise QualityError(
-            f"the quantized masks agree with float to a mean IoU of {iou:.4f} only, below the floor of {settings.floor:g}; "
-            "nothing was written"
+            f"the quantized masks agree with float to a mean IoU of {iou:.4f} only, "
+            f"below the floor of {settings.floor:g}; nothing was written"
         )
     if settings.budget is not None and iou < settings.budget:
         raise QualityError(f"the budget of iou={settings.budget:g} cannot be met: the best mean IoU is {iou:.4f}")

@@ -43,7 +43,7 @@ class _Histogram:
 
     @property
     def centres(self) -> Array64:
-        return (np.arange(BINS) + 0.5) * (self.end / BINS)
+        return np.asarray((np.arange(BINS) + 0.5) * (self.end / BINS), np.float64)
 
 
 def choose_ranges(
@@ -103,7 +103,7 @@ def _squared_error(centres: Array64, end: float, step: float, width: float) -> A
 
 
 def _entropy(histogram: _Histogram) -> float:
-    """The end whose 128-step histogram diverges least from the clipped one (TensorRT's calibrator; Migacz, GTC 2017)."""
+    """The end whose 128-step histogram diverges least from the clipped one (TensorRT; Migacz, GTC 2017)."""
     weights = histogram.weights.copy()
     weights[0] = weights[1]  # the zeros that a ReLU makes are exact at any scale and would drown the rest
     best, chosen = np.inf, histogram.end

@@ -122,7 +122,9 @@ def _schedule(graph: FloatGraph, plan: Plan) -> list[_Step]:
         tensor = conv.output if conv is not None else node.output[0]
         output = f"{tensor}_q" if tensor in plan.region.group else tensor
         between, sources = _back_to(output, producer, kept)
-        patches, patch_nodes, patch_sources = "", (), ()
+        patches = ""
+        patch_nodes: tuple[onnx.NodeProto, ...] = ()
+        patch_sources: tuple[str, ...] = ()
         after = any(name in tainted for name in sources)
         if conv is not None:
             patches = f"{conv.input}_q" if conv.input in plan.region.group else conv.input
@@ -200,8 +202,8 @@ class _Store:
 def _scale_weights(plan: Plan) -> dict[str, npt.NDArray]:
     weights: dict[str, npt.NDArray] = {}
     for group, known in plan.ranges.items():
-        weights[f"scale_{group}"] = np.float32(known.scale).reshape(())
-        weights[f"zero_{group}"] = np.uint8(known.zero_point).reshape(())
+        weights[f"scale_{group}"] = np.array(known.scale, np.float32)
+        weights[f"zero_{group}"] = np.array(known.zero_point, np.uint8)
     return weights
 
 

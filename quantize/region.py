@@ -1,8 +1,8 @@
 """Which convolutions become integer, and which tensors are therefore kept in 8 bits.
 
 A tensor is quantized where an integer convolution makes it or reads it, directly or through operators that only move
-values about (max-pooling, resizing, concatenation). Such operators tie their inputs and output to one scale, so that nothing is
-requantized between two convolutions. Everything else stays in float, with the reason recorded.
+values about (max-pooling, resizing, concatenation). Such operators tie their inputs and output to one scale, so that
+nothing is requantized between two convolutions. Everything else stays in float, with the reason recorded.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def _error_feedback(values: Array64, factor: Array64, block: int = 64) -> Array6
 
 
 def _coordinate_descent(integers: Array64, target: Array64, matrix: Array64, sweeps: int) -> Array64:
-    """Move each integer to its best place given all others, in sweeps over the taps. (K, O), target in integer steps."""
+    """Move each integer to its best place given all others, tap by tap. All (K, O), the target in integer steps."""
     integers = integers.copy()
     gradient = matrix @ (integers - target)
     diagonal = np.maximum(np.diagonal(matrix), 1e-30)

@@ -79,8 +79,8 @@ def one_quantized(graph: FloatGraph, conv: Conv, known: ActivationRange, rounded
     model = graph.replaced({conv.weight: rounded.dequantized()}).to_model()
     model.graph.initializer.extend(
         [
-            numpy_helper.from_array(np.float32(known.scale).reshape(()), "one_scale"),
-            numpy_helper.from_array(np.uint8(known.zero_point).reshape(()), "one_zero"),
+            numpy_helper.from_array(np.array(known.scale, np.float32), "one_scale"),
+            numpy_helper.from_array(np.array(known.zero_point, np.uint8), "one_zero"),
         ]
     )
     position = next(index for index, node in enumerate(model.graph.node) if node.name == conv.node)

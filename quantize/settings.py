@@ -7,6 +7,7 @@ from typing import Literal
 
 from u2net.errors import ConfigError
 
+from .emit import Format
 from .equalize import EqualizeSettings
 from .ranges import CALIBRATORS, Calibrator
 from .reconstruct import Method
@@ -37,6 +38,13 @@ class QuantizeSettings:
     threads: int = 2  # of onnxruntime while measuring; the result does not depend on it
     equalization: EqualizeSettings = field(default_factory=EqualizeSettings)
     rounding: RoundingSettings = field(default_factory=RoundingSettings)
+
+    @property
+    def form(self) -> Format:
+        """The form that integers are emitted in. Raises `ConfigError` for float16, which has none."""
+        if self.format == "fp16":
+            raise ConfigError("float16 has no integers to emit")
+        return self.format
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:

@@ -97,7 +97,7 @@ def _with_channel_counts(
 
 
 def _trace(graph: FloatGraph) -> dict[str, list[tuple[str, int]]]:
-    """For every tensor that is moved convolution outputs: by channel, which output (after its ReLU) and which of its channels."""
+    """By tensor and channel: which convolution output (after its ReLU) it was moved from, and which channel of it."""
     origins: dict[str, list[tuple[str, int]]] = {}
     relu_of = {conv.preactivation: conv.output for conv in graph.convs}
     for node in graph.nodes:
