@@ -13,9 +13,9 @@ Version 1. Given the decoded picture as 8-bit sRGB (H, W, 3), orientation applie
    (v − mean) / std per channel with the ImageNet constants below.
 4. **Layout**: float32 (1, 3, size, size), RGB.
 
-The way back: the map (size, size) in [0, 1] is resized to (H, W) with the same bilinear rule, without the box reduction,
-in float32; alpha in 8 bits is floor(255 · v + 0.5). Min-max stretching of the map, which the authors apply for display,
-turns noise into subjects on empty scenes and is off unless asked for.
+The way back: the map (size, size) in [0, 1] is resized to (H, W) with the same bilinear rule, without the box
+reduction, in float32; alpha in 8 bits is floor(255 · v + 0.5). Min-max stretching of the map, which the authors
+apply for display, turns noise into subjects on empty scenes and is off unless asked for.
 
 Graphs with the `image` interface do steps 3 and 4 inside: they take uint8 (1, size, size, 4) RGBA, whose values are
 those of step 2 rounded to the nearest integer, half up, and ignore A.
