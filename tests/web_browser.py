@@ -85,7 +85,7 @@ def probe_model(path: Path, size: int, interface: str) -> None:
     def constant(name: str, value: npt.ArrayLike, dtype: type = np.float32) -> onnx.TensorProto:
         return numpy_helper.from_array(np.asarray(value, dtype), name)
 
-    nodes, weights = [], [constant("redder", np.array([3.0, 0.0, -3.0]).reshape(1, 3, 1, 1))]
+    nodes, weights = [], [constant("redder", np.array([9.0, 0.0, -9.0]).reshape(1, 3, 1, 1))]
     if interface == "tensor":
         given = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, size, size])
         pixels = "input"

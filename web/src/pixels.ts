@@ -113,9 +113,11 @@ export class BoxReduce {
     const sums = this.#sums;
     for (let column = 0, at = 0; column < width; column++) {
       const count = filled * Math.min(kx, sourceWidth - column * kx);
+      // Pillow's arithmetic, in which an exact half may fall either way where the count is no power of two.
+      const scale = Math.floor(Math.fround(2 ** 24 / count));
+      const half = count >> 1;
       for (let c = 0; c < channels; c++, at++) {
-        // Exact, for the sums are far below 2^31 / 2.
-        this.pixels[line * width * channels + at] = Math.floor((2 * sums[at] + count) / (2 * count));
+        this.pixels[line * width * channels + at] = Math.floor(((sums[at] + half) * scale) / 2 ** 24);
       }
     }
     sums.fill(0);

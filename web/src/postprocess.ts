@@ -21,6 +21,8 @@ export interface Refinement {
   workingSide: number;
   /** Of the guided filter, in pixels of that grid. */
   radius: number;
+  /** Of the guided filter: how often it is fitted; a second pass reaches further. */
+  passes: number;
   /** Of the guided filter: variance of colour below which a region counts as flat. */
   epsilon: number;
   /** Power of |2p − 1| that weighs a pixel in the fit. */
@@ -34,8 +36,8 @@ export interface Refinement {
 }
 
 export const BALANCED: Readonly<Refinement> = Object.freeze({
-  keepLargest: false, minArea: 0, fillHoles: 0, edges: "guided", workingSide: 640, radius: 8, epsilon: 1e-4,
-  confidence: 4, threshold: null, feather: 0, colours: "estimate",
+  keepLargest: false, minArea: 0, fillHoles: 0, edges: "guided", workingSide: 640, radius: 3, passes: 2,
+  epsilon: 1e-6, confidence: 1, threshold: null, feather: 0, colours: "estimate",
 });
 export const FAST: Readonly<Refinement> = Object.freeze({ ...BALANCED, edges: "none", colours: "keep" });
 export const PRESETS = Object.freeze({ fast: FAST, balanced: BALANCED });
@@ -46,7 +48,7 @@ export type RefineOption = keyof typeof PRESETS | (Partial<Refinement> & { prese
 const SUPPORT = 0.1;
 const COLOUR_SIDE = 640; // working grid of the colours
 const COLOUR_RADII = [32, 4];
-const UNSURE = 1 / 1024; // a smaller weight cannot move an 8-bit value by one
+const UNSURE = 1 / 512; // a smaller weight moves a value by less than half of 1/255
 
 /** The settings that are meant. Throws ConfigError where one cannot work. */
 export function refinement(option: RefineOption = "balanced"): Refinement {
@@ -71,8 +73,10 @@ export function refinement(option: RefineOption = "balanced"): Refinement {
   within("fillHoles", 0, 1);
   within("feather", 0, 200);
   within("confidence", 0, 64);
-  within("radius", 1, 100);
-  within("workingSide", 32, 8192);
+  for (const [name, low, high] of [["radius", 1, 100], ["passes", 1, 8], ["workingSide", 32, 8192]] as const) {
+    within(name, low, high);
+    if (!Number.isInteger(settings[name])) throw new ConfigError(`${name} must be a whole number, got ${settings[name]}`);
+  }
   within("epsilon", Number.MIN_VALUE, 1);
   if (settings.threshold !== null) within("threshold", Number.MIN_VALUE, 1);
   if (settings.edges !== "none" && settings.edges !== "guided") throw new ConfigError('edges must be "none" or "guided"');
@@ -175,35 +179,43 @@ class Stretch {
   }
 }
 
-/** 8 bits: floor(255 · v + 0.5), clipped. */
+/** 8 bits: floor(255 · v + 0.5) in float32, clipped. */
 export function toAlpha(value: number): number {
-  return Math.min(255, Math.max(0, Math.floor(value * 255 + 0.5)));
+  return Math.min(255, Math.max(0, Math.fround(Math.fround(Math.fround(value) * 255) + 0.5))) | 0;
 }
 
 // ---- 3. Edges -------------------------------------------------------------------------------------------------------
 
-/** Box mean of one plane, windows cut at the borders: running sums in float64, rows first. */
-export function boxMean(plane: Float32Array, height: number, width: number, radius: number): Float32Array<ArrayBuffer> {
-  const down = new Float32Array(plane.length);
-  const sums = new Float64Array(width);
-  const lines = Math.min(radius, height - 1);
-  for (let i = 0; i < lines * width; i += width) for (let x = 0; x < width; x++) sums[x] += plane[i + x];
+/** Box mean of interleaved channels, windows cut at the borders: running sums in float64, one row at a time. */
+export function boxMean(
+  source: Float32Array | Float64Array, height: number, width: number, channels: number, radius: number,
+): Float32Array<ArrayBuffer> {
+  const out = new Float32Array(source.length);
+  const stride = width * channels;
+  const sums = new Float64Array(stride);
+  const running = new Float64Array(channels);
+  const add = (y: number): void => {
+    for (let x = 0, at = y * stride; x < stride; x++, at++) sums[x] += source[at];
+  };
+  for (let y = 0; y < Math.min(radius, height); y++) add(y);
   for (let y = 0; y < height; y++) {
-    const enter = (y + radius) * width;
-    const leave = (y - radius - 1) * width;
-    if (y + radius < height) for (let x = 0; x < width; x++) sums[x] += plane[enter + x];
-    if (leave >= 0) for (let x = 0; x < width; x++) sums[x] -= plane[leave + x];
-    const scale = 1 / (Math.min(y + radius, height - 1) - Math.max(y - radius, 0) + 1);
-    for (let x = 0, at = y * width; x < width; x++) down[at + x] = sums[x] * scale;
-  }
-  const out = new Float32Array(plane.length);
-  for (let y = 0, at = 0; y < height; y++, at += width) {
-    let sum = 0;
-    for (let x = 0; x < Math.min(radius, width); x++) sum += down[at + x];
-    for (let x = 0; x < width; x++) {
-      if (x + radius < width) sum += down[at + x + radius];
-      if (x - radius - 1 >= 0) sum -= down[at + x - radius - 1];
-      out[at + x] = sum / (Math.min(x + radius, width - 1) - Math.max(x - radius, 0) + 1);
+    if (y + radius < height) add(y + radius);
+    const gone = y - radius - 1;
+    if (gone >= 0) for (let x = 0, at = gone * stride; x < stride; x++, at++) sums[x] -= source[at];
+    const rows = Math.min(y + radius, height - 1) - Math.max(gone + 1, 0) + 1;
+    running.fill(0);
+    for (let x = 0; x < Math.min(radius, width); x++) for (let c = 0; c < channels; c++) running[c] += sums[x * channels + c];
+    for (let x = 0, at = y * stride; x < width; x++) {
+      const enter = (x + radius) * channels;
+      const leave = (x - radius - 1) * channels;
+      const count = rows * (Math.min(x + radius, width - 1) - Math.max(x - radius, 0) + 1);
+      for (let c = 0; c < channels; c++, at++) {
+        let sum = running[c];
+        if (enter < stride) sum += sums[enter + c];
+        if (leave >= 0) sum -= sums[leave + c];
+        running[c] = sum;
+        out[at] = sum / count;
+      }
     }
   }
   return out;
@@ -235,67 +247,155 @@ function around(height: number, width: number, margin: number, touches: (at: num
   return { top, left, height: Math.min(height, bottom + margin + 1) - top, width: Math.min(width, right + margin + 1) - left };
 }
 
-function crop<T extends Float32Array | Uint8Array>(source: T, width: number, part: Part, channel = 0, channels = 1): Float32Array<ArrayBuffer> {
-  const out = new Float32Array(part.height * part.width);
+function crop<T extends Float32Array | Uint8Array>(source: T, width: number, part: Part): T {
+  const out = new (source.constructor as new (length: number) => T)(part.height * part.width);
+  for (let y = 0; y < part.height; y++) {
+    const from = (part.top + y) * width + part.left;
+    out.set(source.subarray(from, from + part.width), y * part.width);
+  }
+  return out;
+}
+
+/** Interleaved RGB in [0, 1]. */
+function cropColours(pixels: Uint8Array, width: number, part: Part): Float32Array<ArrayBuffer> {
+  const out = new Float32Array(part.height * part.width * 3);
   for (let y = 0, at = 0; y < part.height; y++) {
-    let from = ((part.top + y) * width + part.left) * channels + channel;
-    for (let x = 0; x < part.width; x++, at++, from += channels) out[at] = source[from];
+    let from = ((part.top + y) * width + part.left) * 3;
+    for (let x = 0; x < part.width * 3; x++, at++, from++) out[at] = pixels[from] / 255;
   }
   return out;
 }
 
 /**
  * Local linear model of the matte in the colours, four interleaved values a pixel (three slopes and the offset): the
- * weighted guided filter of the specification. `guide` are three planes in [0, 1], `target` is p.
+ * weighted guided filter of the specification, in float64. `guide` is interleaved RGB in [0, 1], `target` is p. Windows
+ * are summed as they slide, so that none of the fourteen products is ever stored; where `needed` is 0 nothing is fitted.
  */
 export function guidedCoefficients(
-  guide: readonly Float32Array[], target: Float32Array, height: number, width: number, settings: Refinement,
+  guide: Float32Array, target: Float32Array, height: number, width: number, settings: Refinement, needed?: Uint8Array,
 ): Float32Array<ArrayBuffer> {
   const { radius, confidence, epsilon } = settings;
-  const count = target.length;
-  const weight = new Float32Array(count);
-  for (let i = 0; i < count; i++) {
-    const sure = Math.abs(2 * target[i] - 1);
-    weight[i] = (confidence === 4 ? sure * sure * sure * sure : sure ** confidence) + 1e-3;
-  }
-  const scratch = new Float32Array(count);
-  const mean = (a?: Float32Array, b?: Float32Array): Float32Array => {
-    if (!a) return boxMean(weight, height, width, radius);
-    if (b) for (let i = 0; i < count; i++) scratch[i] = a[i] * b[i] * weight[i];
-    else for (let i = 0; i < count; i++) scratch[i] = a[i] * weight[i];
-    const out = boxMean(scratch, height, width, radius);
-    for (let i = 0; i < count; i++) out[i] /= total[i];
-    return out;
+  const fit = new Float64Array(height * width * 4);
+  const N = 14; // w, wp, wr, wg, wb, wrp, wgp, wbp, wrr, wrg, wrb, wgg, wgb, wbb
+  const sums = new Float64Array(width * N);
+  const S = new Float64Array(N);
+  const addRow = (y: number, sign: number): void => {
+    for (let x = 0, i = y * width, at = 0; x < width; x++, i++, at += N) {
+      const p = target[i];
+      const r = guide[i * 3];
+      const g = guide[i * 3 + 1];
+      const b = guide[i * 3 + 2];
+      const sure = Math.abs(2 * p - 1);
+      const w = sign * ((confidence === 1 ? sure : sure ** confidence) + 1e-3);
+      const [wp, wr, wg, wb] = [w * p, w * r, w * g, w * b];
+      sums[at] += w;
+      sums[at + 1] += wp;
+      sums[at + 2] += wr;
+      sums[at + 3] += wg;
+      sums[at + 4] += wb;
+      sums[at + 5] += wr * p;
+      sums[at + 6] += wg * p;
+      sums[at + 7] += wb * p;
+      sums[at + 8] += wr * r;
+      sums[at + 9] += wr * g;
+      sums[at + 10] += wr * b;
+      sums[at + 11] += wg * g;
+      sums[at + 12] += wg * b;
+      sums[at + 13] += wb * b;
+    }
   };
-  const total = mean();
-  const [r, g, b] = guide;
-  const [p, mr, mg, mb] = [mean(target), mean(r), mean(g), mean(b)];
-  const [rp, gp, bp] = [mean(r, target), mean(g, target), mean(b, target)];
-  const [mrr, mrg, mrb, mgg, mgb, mbb] = [mean(r, r), mean(r, g), mean(r, b), mean(g, g), mean(g, b), mean(b, b)];
-  const planes = [rp, gp, bp, mrr]; // their memory is used again for the result
-  for (let i = 0; i < count; i++) {
-    const [x, y, z, q] = [mr[i], mg[i], mb[i], p[i]];
-    const [cr, cg, cb] = [rp[i] - x * q, gp[i] - y * q, bp[i] - z * q];
-    const [rr, rg, rb] = [mrr[i] - x * x + epsilon, mrg[i] - x * y, mrb[i] - x * z];
-    const [gg, gb, bb] = [mgg[i] - y * y + epsilon, mgb[i] - y * z, mbb[i] - z * z + epsilon];
-    // The adjugate of the symmetric matrix.
-    const [irr, irg, irb] = [gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg];
-    const [igg, igb, ibb] = [rr * bb - rb * rb, rg * rb - rr * gb, rr * gg - rg * rg];
-    const determinant = rr * irr + rg * irg + rb * irb;
-    const ar = (irr * cr + irg * cg + irb * cb) / determinant;
-    const ag = (irg * cr + igg * cg + igb * cb) / determinant;
-    const ab = (irb * cr + igb * cg + ibb * cb) / determinant;
-    planes[0][i] = ar;
-    planes[1][i] = ag;
-    planes[2][i] = ab;
-    planes[3][i] = q - ar * x - ag * y - ab * z;
+  for (let y = 0; y < Math.min(radius, height); y++) addRow(y, 1);
+  for (let y = 0; y < height; y++) {
+    if (y + radius < height) addRow(y + radius, 1);
+    if (y - radius - 1 >= 0) addRow(y - radius - 1, -1);
+    if (needed && !anyIn(needed, y * width, width)) continue;
+    S.fill(0);
+    for (let x = 0, at = 0; x < Math.min(radius, width); x++) for (let c = 0; c < N; c++, at++) S[c] += sums[at];
+    for (let x = 0, i = y * width; x < width; x++, i++) {
+      const enter = (x + radius) * N;
+      const leave = (x - radius - 1) * N;
+      if (x + radius < width) for (let c = 0; c < N; c++) S[c] += sums[enter + c];
+      if (leave >= 0) for (let c = 0; c < N; c++) S[c] -= sums[leave + c];
+      if (needed && !needed[i]) continue;
+      const one = 1 / S[0];
+      const [p, mr, mg, mb] = [S[1] * one, S[2] * one, S[3] * one, S[4] * one];
+      const [cr, cg, cb] = [S[5] * one - mr * p, S[6] * one - mg * p, S[7] * one - mb * p];
+      const [rr, rg, rb] = [S[8] * one - mr * mr + epsilon, S[9] * one - mr * mg, S[10] * one - mr * mb];
+      const [gg, gb, bb] = [S[11] * one - mg * mg + epsilon, S[12] * one - mg * mb, S[13] * one - mb * mb + epsilon];
+      // The adjugate of the symmetric matrix.
+      const [irr, irg, irb] = [gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg];
+      const [igg, igb, ibb] = [rr * bb - rb * rb, rg * rb - rr * gb, rr * gg - rg * rg];
+      const scale = 1 / (rr * irr + rg * irg + rb * irb);
+      const ar = (irr * cr + irg * cg + irb * cb) * scale;
+      const ag = (irg * cr + igg * cg + igb * cb) * scale;
+      const ab = (irb * cr + igb * cg + ibb * cb) * scale;
+      fit[i * 4] = ar;
+      fit[i * 4 + 1] = ag;
+      fit[i * 4 + 2] = ab;
+      fit[i * 4 + 3] = p - ar * mr - ag * mg - ab * mb;
+    }
   }
-  const out = new Float32Array(count * 4);
-  planes.forEach((plane, channel) => {
-    const smooth = boxMean(plane, height, width, radius);
-    for (let i = 0; i < count; i++) out[i * 4 + channel] = smooth[i];
-  });
+  return boxMean(fit, height, width, 4, radius);
+}
+
+function anyIn(mask: Uint8Array, from: number, count: number): boolean {
+  for (let i = from; i < from + count; i++) if (mask[i]) return true;
+  return false;
+}
+
+/** Every pixel within `radius` of one of the mask's, both ways. */
+function dilate(mask: Uint8Array, height: number, width: number, radius: number): Uint8Array {
+  const across = new Uint8Array(mask.length);
+  const out = new Uint8Array(mask.length);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0, left = 0; x < width + radius; x++) {
+      if (x < width && mask[y * width + x]) left = 2 * radius + 1;
+      if (left-- > 0 && x >= radius) across[y * width + x - radius] = 1;
+    }
+  }
+  const left = new Int32Array(width);
+  for (let y = 0; y < height + radius; y++) {
+    for (let x = 0; x < width; x++) {
+      if (y < height && across[y * width + x]) left[x] = 2 * radius + 1;
+      if (left[x]-- > 0 && y >= radius) out[(y - radius) * width + x] = 1;
+    }
+  }
   return out;
+}
+
+function unsureOf(p: number): number {
+  return Math.min(1, 2 * (1 - Math.abs(2 * p - 1)));
+}
+
+/** All passes of the fit, only around the pixels that are not sure. `target` is p on the working grid. */
+function fitAll(reduced: BoxReduce, target: Float32Array, settings: Refinement): Float32Array {
+  const { width: w, height: h } = reduced;
+  const { radius, passes } = settings;
+  const coefficients = new Float32Array(h * w * 4);
+  const unsure = new Uint8Array(target.length);
+  for (let i = 0; i < target.length; i++) unsure[i] = Number(unsureOf(target[i]) >= UNSURE);
+  // Two windows a pass, and the neighbour that bilinear sampling takes.
+  const part = around(h, w, 2 * radius * passes + 2, (at) => unsure[at] !== 0);
+  if (!part) return coefficients;
+  const [height, width] = [part.height, part.width];
+  const guide = cropColours(reduced.pixels, w, part);
+  const p = crop(target, w, part);
+  const t = p.slice();
+  const needed = dilate(crop(unsure, w, part), height, width, radius + 2);
+  let fitted = guidedCoefficients(guide, t, height, width, settings, needed);
+  for (let pass = 1; pass < passes; pass++) {
+    for (let i = 0; i < p.length; i++) {
+      if (!needed[i]) continue;
+      const at = i * 4;
+      const q = fitted[at] * guide[i * 3] + fitted[at + 1] * guide[i * 3 + 1] + fitted[at + 2] * guide[i * 3 + 2] + fitted[at + 3];
+      t[i] = p[i] + unsureOf(p[i]) * (Math.min(1, Math.max(0, q)) - p[i]);
+    }
+    fitted = guidedCoefficients(guide, t, height, width, settings, needed);
+  }
+  for (let y = 0; y < height; y++) {
+    coefficients.set(fitted.subarray(y * width * 4, (y + 1) * width * 4), ((part.top + y) * w + part.left) * 4);
+  }
+  return coefficients;
 }
 
 /** Steps 2 to 4 without feathering, row by row from the top. `reduced` is the picture on the working grid of `settings`. */
@@ -313,17 +413,7 @@ export class MatteRows {
     if (settings.edges === "none" || !reduced) return;
     const { width: w, height: h, kx: k } = reduced;
     const target = resizeBilinear(saliency, mapHeight, mapWidth, h, w, 1, [(mapHeight * k) / height, (mapWidth * k) / width]);
-    // Two windows, and the neighbour that bilinear sampling takes.
-    const part = around(h, w, 2 * settings.radius + 2, (at) => target[at] > 0 && target[at] < 1);
-    const coefficients = new Float32Array(h * w * 4);
-    if (part) {
-      const guide = [0, 1, 2].map((channel) => crop(reduced.pixels, w, part, channel, 3).map((value) => value / 255));
-      const local = guidedCoefficients(guide, crop(target, w, part), part.height, part.width, settings);
-      for (let y = 0; y < part.height; y++) {
-        const row = local.subarray(y * part.width * 4, (y + 1) * part.width * 4);
-        coefficients.set(row, ((part.top + y) * w + part.left) * 4);
-      }
-    }
+    const coefficients = fitAll(reduced, target, settings);
     this.#coefficients = new Stretch(coefficients, h, w, 4, height, width, 1 / k, 1 / k);
   }
 
@@ -374,7 +464,7 @@ export function feather(values: Float32Array, height: number, width: number, pix
     const first = Math.max(0, y - 2 * radius);
     const count = Math.min(height, end + 2 * radius) - first;
     const band = values.subarray(first * width, (first + count) * width);
-    const soft = boxMean(boxMean(band, count, width, radius), count, width, radius);
+    const soft = boxMean(boxMean(band, count, width, 1, radius), count, width, 1, radius);
     out.set(soft.subarray((y - first) * width, (end - first) * width), y * width);
   }
   return out;
@@ -446,21 +536,26 @@ export class ForegroundRows {
       height: Math.min(h, Math.floor(soft.bottom / k) + margin + 1) - top,
       width: Math.min(w, Math.floor(soft.right / k) + margin + 1) - left,
     };
-    const planes = [0, 1, 2].map((channel) => crop(reduced.pixels, w, part, channel, 3).map((value) => value / 255));
-    const opacity = crop(matteReduced.pixels, w, part).map((value) => value / 255);
-    let [front, back] = fuse(opacity, planes, planes, part, COLOUR_RADII[0]);
-    front = front.map((plane, channel) => plane.map((f, i) => {
-      const a = opacity[i];
-      return Math.min(1, Math.max(0, f + a * (planes[channel][i] - a * f - (1 - a) * back[channel][i])));
-    }));
-    [front, back] = fuse(opacity, front, back, part, COLOUR_RADII[1]);
-    const both = new Float32Array(h * w * 6);
-    [...front, ...back].forEach((plane, channel) => {
-      for (let y = 0, i = 0; y < part.height; y++) {
-        let at = ((part.top + y) * w + part.left) * 6 + channel;
-        for (let x = 0; x < part.width; x++, i++, at += 6) both[at] = plane[i];
+    const colours = cropColours(reduced.pixels, w, part);
+    const opacity = crop(matteReduced.pixels, w, part);
+    const first = new Float32Array(opacity.length * 6);
+    for (let i = 0; i < opacity.length; i++) {
+      for (let c = 0; c < 3; c++) first[i * 6 + c] = first[i * 6 + 3 + c] = colours[i * 3 + c];
+    }
+    const coarse = fuse(opacity, first, part, COLOUR_RADII[0]);
+    for (let i = 0; i < opacity.length; i++) {
+      const a = opacity[i] / 255;
+      for (let c = 0; c < 3; c++) {
+        const f = coarse[i * 6 + c];
+        const rest = colours[i * 3 + c] - a * f - (1 - a) * coarse[i * 6 + 3 + c];
+        coarse[i * 6 + c] = Math.min(1, Math.max(0, f + a * rest));
       }
-    });
+    }
+    const fine = fuse(opacity, coarse, part, COLOUR_RADII[1]);
+    const both = new Float32Array(h * w * 6);
+    for (let y = 0; y < part.height; y++) {
+      both.set(fine.subarray(y * part.width * 6, (y + 1) * part.width * 6), ((part.top + y) * w + part.left) * 6);
+    }
     this.#estimates = new Stretch(both, h, w, 6, height, width, 1 / k, 1 / k);
   }
 
@@ -493,32 +588,35 @@ export class ForegroundRows {
   }
 }
 
-/** F̂ and B̂. */
-function fuse(
-  opacity: Float32Array, front: Float32Array[], back: Float32Array[], part: Part, radius: number,
-): [Float32Array[], Float32Array[]] {
-  const scratch = new Float32Array(opacity.length);
-  const mean = (plane: Float32Array | undefined, clear: boolean): Float32Array => {
-    for (let i = 0; i < scratch.length; i++) scratch[i] = (clear ? 1 - opacity[i] : opacity[i]) * (plane ? plane[i] : 1);
-    return boxMean(scratch, part.height, part.width, radius);
-  };
-  const weighted = (planes: Float32Array[], clear: boolean): Float32Array[] => {
-    const total = mean(undefined, clear);
-    return planes.map((plane) => {
-      const out = mean(plane, clear);
-      for (let i = 0; i < out.length; i++) out[i] /= total[i] + 1e-5;
-      return out;
-    });
-  };
-  return [weighted(front, false), weighted(back, true)];
+/** F̂ and B̂ from F and B, interleaved. */
+function fuse(opacity: Uint8Array, both: Float32Array, part: Part, radius: number): Float32Array<ArrayBuffer> {
+  const weighted = new Float32Array(opacity.length * 8);
+  for (let i = 0, at = 0; i < opacity.length; i++, at += 8) {
+    const a = opacity[i] / 255;
+    for (let c = 0; c < 3; c++) {
+      weighted[at + c] = a * both[i * 6 + c];
+      weighted[at + 3 + c] = (1 - a) * both[i * 6 + 3 + c];
+    }
+    weighted[at + 6] = a;
+    weighted[at + 7] = 1 - a;
+  }
+  const means = boxMean(weighted, part.height, part.width, 8, radius);
+  const out = new Float32Array(opacity.length * 6);
+  for (let i = 0, at = 0; i < opacity.length; i++, at += 8) {
+    for (let c = 0; c < 3; c++) {
+      out[i * 6 + c] = means[at + c] / (means[at + 6] + 1e-5);
+      out[i * 6 + 3 + c] = means[at + 3 + c] / (means[at + 7] + 1e-5);
+    }
+  }
+  return out;
 }
 
 /** Step 6 on a whole picture: RGBA with the matte, colours without the background's share, black where alpha is 0. */
 export function estimateForeground(
-  rgba: Uint8ClampedArray | Uint8Array, height: number, width: number, alpha: Uint8Array,
+  rgba: Uint8ClampedArray | Uint8Array, height: number, width: number, alpha: Uint8Array, workingSide = COLOUR_SIDE,
 ): Uint8ClampedArray<ArrayBuffer> {
   const out = new Uint8ClampedArray(rgba);
-  const reduced = reduceFor(rgba, height, width, COLOUR_SIDE);
+  const reduced = reduceFor(rgba, height, width, workingSide);
   const matteReduced = new BoxReduce(width, height, reduced.kx, reduced.ky, 1);
   matteReduced.push(alpha, height);
   const soft = new SoftBounds();
