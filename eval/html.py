@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from .charts import MODEL_COLOURS, Point, colour, curves_chart, rounds_chart, scatter_chart
 from .report import faults_of, speed_backend, worst_stems
@@ -65,6 +68,7 @@ th .dot,h3 .dot,.key .dot{display:inline-block;width:.7em;height:.7em;border-rad
 margin-right:.4em}
 tr.group td{padding-top:16px;font-weight:650;border-bottom-color:var(--soft)}
 td small{color:var(--soft);font-size:.8em;margin-left:.45em}td .up{color:var(--good)}td .down{color:var(--bad)}
+.side table{max-width:900px}.side th:first-child{width:36%}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(300px,1fr));gap:20px 28px}
 .charts figure{margin:0;max-width:560px}figcaption{font-weight:600;font-size:.92rem;margin-bottom:4px}
 figcaption small{display:block;font-weight:400;color:var(--soft)}
@@ -76,8 +80,9 @@ svg.chart{width:100%;height:auto;display:block;overflow:visible}.chart text{font
 .row{min-width:0}.row header{display:flex;justify-content:space-between;gap:10px;font-size:.82rem;margin-bottom:4px}
 .row header span:first-child{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .tiles{display:grid;grid-auto-flow:column;grid-auto-columns:1fr;gap:5px}
-.tiles div{min-width:0}.tiles img{width:100%;aspect-ratio:1;object-fit:contain;background:#6b7078;border-radius:5px;
-display:block}.tiles p{font-size:.72rem;color:var(--soft);margin:2px 0 0;line-height:1.25;overflow-wrap:anywhere;
+.tiles div{min-width:0}.tiles img{width:100%;aspect-ratio:var(--a);object-fit:contain;background:#6b7078;
+border-radius:5px;display:block}
+.tiles p{font-size:.72rem;color:var(--soft);margin:2px 0 0;line-height:1.25;overflow-wrap:anywhere;
 font-variant-numeric:tabular-nums}
 details{margin-top:10px}summary{cursor:pointer;font-weight:600}.full{max-width:100%;background:#fff;border-radius:8px}
 code{font-size:.86em;overflow-wrap:anywhere}footer{margin-top:24px}
@@ -223,16 +228,6 @@ def _table_section(report: dict[str, Any], names: Sequence[str]) -> str:
         label = f'<span title="{escape(hint)}">{escape(title)}</span>' if hint else escape(title)
         rows.append(f"<tr><td>{label}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
 
-    group("Size")
-    for title, key in (("raw", "raw_bytes"), ("gzip", "gzip_bytes"), ("brotli", "brotli_bytes")):
-        row(title, [_mb(models[name]["size"][key]) for name in names])
-    group("Graph")
-    graphs = [models[name]["graph"] for name in names]
-    row("multiplications", [f"{g['gmacs']:.2f} G" if g else "–" for g in graphs])
-    row("of them in integers", [f"{g['integer_share']:.0%}" if g else "–" for g in graphs])
-    row("parameters", [f"{g['parameters'] / 1e6:.2f} M" if g else "–" for g in graphs])
-    row("nodes", [f"{g['nodes']}" if g else "–" for g in graphs])
-    row("input", [f"{g['size']}², {g['interface']}" if g else "–" for g in graphs])
     if "models" in quality:
         judged = [quality["models"][name] for name in names]
         group(f"Quality, mean of {quality['pictures']} pictures" + (", stretched" if quality["stretch"] else ""))
@@ -257,8 +252,18 @@ def _table_section(report: dict[str, Any], names: Sequence[str]) -> str:
         group("Latency, median (ratio to the first)")
         for record in measured:
             row(record["title"], [_ms(record["models"].get(name, {}), i) for i, name in enumerate(names)])
+    group("Size")
+    for title, key in (("raw", "raw_bytes"), ("gzip", "gzip_bytes"), ("brotli", "brotli_bytes")):
+        row(title, [_mb(models[name]["size"][key]) for name in names])
+    group("Graph")
+    graphs = [models[name]["graph"] for name in names]
+    row("multiplications", [f"{g['gmacs']:.2f} G" if g else "–" for g in graphs])
+    row("of them in integers", [f"{g['integer_share']:.0%}" if g else "–" for g in graphs])
+    row("parameters", [f"{g['parameters'] / 1e6:.2f} M" if g else "–" for g in graphs])
+    row("nodes", [f"{g['nodes']}" if g else "–" for g in graphs])
+    row("input", [f"{g['size']}², {g['interface']}" if g else "–" for g in graphs])
     return (
-        '<section><h2>Models side by side</h2><div class="wide"><table><thead><tr><th></th>'
+        '<section><h2>Models side by side</h2><div class="wide side"><table><thead><tr><th></th>'
         f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></section>"
     )
 
@@ -274,7 +279,8 @@ def _compared(values: Sequence[float], metric: str) -> list[str]:
         difference = value - values[0]
         gain = -difference if metric in LOWER_IS_BETTER else difference
         mark = "up" if gain > WORSE_BY else "down" if gain < -WORSE_BY else ""
-        cells.append(f'{value:.4f}<small class="{mark}">{difference:+.4f}</small>')
+        signed = f"{difference:+.4f}".replace("-", "−")
+        cells.append(f'{value:.4f}<small class="{mark}">{signed}</small>')
     return cells
 
 
@@ -348,7 +354,7 @@ def _latency_table(record: dict[str, Any], names: Sequence[str]) -> str:
             f"{ratio['low']:.3f} – {ratio['high']:.3f}" if ratio else "–",
             *(f"{entry[key]:,.0f} ms" for key in ("engine_start_ms", "session_ms", "first_run_ms")),
             f"{entry['memory_bytes'] / 2**20:,.0f} MiB" if entry.get("memory_bytes") else "–",
-            f"{max(row['mean_difference'] for row in entry['masks']):.1e}" if entry.get("masks") else "–",
+            _difference(entry),
         ]
         rows.append(f"<tr><td>{escape(name)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     head = "".join(f"<th>{column}</th>" for column in columns)
@@ -356,6 +362,13 @@ def _latency_table(record: dict[str, Any], names: Sequence[str]) -> str:
         f'<h3>{escape(record["title"])}</h3><div class="wide"><table><thead><tr><th></th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _difference(entry: dict[str, Any]) -> str:
+    if not entry.get("masks"):
+        return "–"
+    largest = max(row["mean_difference"] for row in entry["masks"])
+    return f"{largest:.1e}" if largest else "none"
 
 
 def _sensitivity(paths: Sequence[Path]) -> str:
@@ -406,7 +419,16 @@ def _tiles(
         f'<div><img alt="{escape(title)}" src="{_data(content, kind)}"><p>{escape(title)}</p></div>'
         for title, content, kind in tiles
     )
-    return f'<div class="row"><header><span>{escape(stem)}</span></header><div class="tiles">{cells}</div></div>'
+    return (
+        f'<div class="row"><header><span>{escape(stem)}</span></header>'
+        f'<div class="tiles" style="--a:{_aspect(pictures["input"]):.3f}">{cells}</div></div>'
+    )
+
+
+def _aspect(picture: bytes) -> float:
+    """Width by height of an encoded picture; tall ones are shown no taller than 3 : 4."""
+    with Image.open(io.BytesIO(picture)) as image:
+        return max(image.width / image.height, 0.75)
 
 
 def _footer(report: dict[str, Any]) -> str:

@@ -25,8 +25,8 @@ from u2net.preprocess import resize_for_network, to_tensor
 __all__ = ["Candidate", "GraphFacts", "TransferSizes", "candidates", "graph_facts", "transfer_sizes"]
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
-#: Static hosts compress once, at the highest setting; above this a file takes minutes there, so the next best is used.
-BROTLI_11_UP_TO_BYTES = 8 << 20
+#: Brotli's highest setting takes two seconds a megabyte; above this the next best (2 % larger) has to do.
+BROTLI_11_UP_TO_BYTES = 2 << 20
 INTEGER_CONVOLUTIONS = ("QLinearConv", "ConvInteger")
 
 

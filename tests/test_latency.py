@@ -150,7 +150,7 @@ def test_sizes_are_those_of_the_file(tiny_fp32):
     sizes = transfer_sizes(tiny_fp32)
     data = tiny_fp32.read_bytes()
     assert sizes.raw_bytes == len(data) > sizes.gzip_bytes > sizes.brotli_bytes * 0.9
-    assert sizes.brotli_bytes == len(brotli.compress(data, quality=11, lgwin=24))
+    assert sizes.brotli_bytes == len(brotli.compress(data, quality=sizes.brotli_quality, lgwin=24))
 
 
 def test_graph_facts(tiny_fp32):
