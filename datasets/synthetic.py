@@ -106,6 +106,7 @@ class Camera:
     exposure: float
     vignette: float
     grain: float  # standard deviation of the noise, in 8-bit steps
+    sharpening: float  # strength of the unsharp mask that cameras apply
     background_blur: float
     subject_blur: float
     motion: float
@@ -175,6 +176,7 @@ def _camera(rng: np.random.Generator, kind: str | None, backdrop: Backdrop) -> C
         exposure=float(np.exp2(rng.normal(0.2, 0.25))),
         vignette=float(rng.uniform(0, 0.35)),
         grain=float(rng.uniform(0.5, 5.0)),
+        sharpening=float(rng.uniform(0.0, 1.2)),
         background_blur=0.0 if deep else float(rng.uniform(0.8, 7.0)),
         subject_blur=float(rng.uniform(1.5, 4.0)) if soft else float(rng.uniform(0.45, 0.8)),
         motion=float(rng.uniform(8, 32)) if moving else 0.0,
@@ -275,7 +277,7 @@ def _stack(layers: list[Layer], size: Size) -> tuple[FloatArray, FloatArray]:
 def _expose(
     rng: np.random.Generator, camera: Camera, size: Size, foreground: FloatArray, background: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Light falloff, exposure with a shoulder, and grain, the same for both layers."""
+    """Light falloff, exposure with a shoulder, sharpening and grain, the same for both layers."""
     width, height = size
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     radius = ((x / width - 0.5) ** 2 + (y / height - 0.5) ** 2) * 2
@@ -292,6 +294,7 @@ def _expose(
         over = np.maximum(v - knee, 0)
         np.minimum(v, knee, out=v)
         v += over * (np.float32(1.25) * rest) / (over + rest)
+        v += np.float32(camera.sharpening) * (v - blur_bytes(v, 0.8 * scale))
         v += grain[..., None]
         return v
 

@@ -68,9 +68,13 @@ def material(
     gloss: tuple[float, float] = (0.0, 0.35),
 ) -> Material:
     """A random material of a colour family with one of `patterns`."""
+    first = colour(rng, family)
+    other = colour(rng, family if rng.random() < 0.5 or family in ("skin", "hair", "fur", "leaf") else "any")
+    contrast = float(rng.uniform(0.25, 1.0))  # most patterns are tone in tone
+    r, g, b = (a + contrast * (z - a) for a, z in zip(first, other, strict=True))
     return Material(
-        colour(rng, family),
-        colour(rng, family if rng.random() < 0.5 or family in ("skin", "hair", "fur", "leaf") else "any"),
+        first,
+        (r, g, b),
         patterns[int(rng.integers(len(patterns)))],
         scale=float(rng.uniform(0.03, 0.14)),
         gloss=float(rng.uniform(*gloss)),
