@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -138,10 +139,12 @@ def read_sidecar(artifact: str | os.PathLike[str]) -> dict[str, Any]:
     """The sidecar of `artifact`. Raises `ArtifactError` where it is missing, damaged or of another schema."""
     path = sidecar_path(artifact)
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ArtifactError(f"the sidecar {path} is not a regular file")
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise ArtifactError(f"{artifact} has no sidecar {path.name}; make it with the stage before") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"the sidecar {path} cannot be read: {error}") from error
     if not isinstance(value, dict) or value.get("schema_version") != SIDECAR_SCHEMA_VERSION:
         raise ArtifactError(f"the sidecar {path} is not of schema version {SIDECAR_SCHEMA_VERSION}")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -201,6 +202,8 @@ def read_journal(path: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     """Newest line of each output. A line that a kill cut short is passed over."""
     lines: dict[str, dict[str, Any]] = {}
     try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise OutputError(f"cannot read the journal {path}: not a regular file")
         text = Path(path).read_bytes()
     except FileNotFoundError:
         return lines

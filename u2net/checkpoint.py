@@ -102,7 +102,7 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]
         raise CheckpointError(f"{file} is not a readable safetensors file: {_one_line(error)}") from error
     try:
         config = json.loads(metadata.get(CONFIG_KEY, "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
         raise CheckpointError(f"{file} carries a damaged {CONFIG_KEY} in its metadata")

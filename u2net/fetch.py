@@ -139,7 +139,7 @@ def download(
     failures: list[str] = []
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("ab+") as file, _alone(file, target):
+        with open(part, "ab+", opener=_no_link) as file, _alone(file, target):
             for url in urls:
                 failure = _from_mirror(url, file, size_bytes, sha256, progress, attempts, pause_s)
                 if failure is None:
@@ -153,6 +153,11 @@ def download(
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
     raise DownloadError(f"{target.name} could not be downloaded: {'; '.join(failures) or 'no address to try'}")
+
+
+def _no_link(path: str, flags: int) -> int:
+    """Open `path`, but not through a symbolic link, which could lead anywhere."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _from_mirror(
@@ -201,7 +206,11 @@ class _HttpOnly(urllib.request.HTTPRedirectHandler):
 
 def _receive(url: str, file: IO[bytes], size_bytes: int, progress: Progress) -> None:
     """Append to `file` what `url` gives from its end on; start anew where the server cannot resume."""
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+    try:
+        scheme = urllib.parse.urlsplit(url).scheme
+    except ValueError as error:
+        raise _Final(f"not an address: {error}") from error
+    if scheme not in ("http", "https"):
         raise _Final("not an http address")
     have = file.seek(0, os.SEEK_END)
     request = urllib.request.Request(url, headers={"User-Agent": "u2net-remover", "Accept-Encoding": "identity"})
@@ -279,7 +288,10 @@ def _alone(file: IO[bytes], target: Path) -> Iterator[None]:
 
 
 def _host(url: str) -> str:
-    return urllib.parse.urlsplit(url).hostname or repr(url[:80])
+    try:
+        return urllib.parse.urlsplit(url).hostname or repr(url[:80])
+    except ValueError:
+        return repr(url[:80])
 
 
 def _reason(error: Exception) -> str:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 
 from .checkpoint import model_from_tensors
-from .errors import CheckpointError
+from .errors import CheckpointError, ModelError
 from .model import STAGES, U2Net
 from .onnx_scan import scan
 from .preprocess import normalise
@@ -63,6 +63,8 @@ def import_onnx(file: Path) -> U2Net:
             proto = onnx.inliner.inline_local_functions(proto)
     except CheckpointError:
         raise
+    except ModelError as error:
+        raise CheckpointError(f"{file}: {error}") from error
     except Exception as error:  # protobuf raises its own family, which derives from Exception alone
         raise CheckpointError(f"{file} is not a readable ONNX model") from error
     graph = proto.graph

@@ -16,6 +16,7 @@ __all__ = ["OnnxSummary", "scan"]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_DEPTH = 16  # of subgraphs inside nodes; U²-Net has none
+_CONTROL_FLOW = frozenset(("If", "Loop", "Scan"))  # a loop can run for ever, where no signal reaches it
 
 # Message kinds, and under each: field number in the schema → the kind of the message in it. The rest is skipped.
 _CHILDREN: dict[str, dict[int, str]] = {
@@ -40,7 +41,9 @@ class OnnxSummary:
 
 
 def scan(data: bytes) -> OnnxSummary:
-    """Summary of the ONNX file whose bytes are `data`. Raises `ModelError` where they are no well-formed ONNX model."""
+    """Summary of the ONNX file whose bytes are `data`. Raises `ModelError` where they are no well-formed ONNX model
+    or one with control flow.
+    """
     summary = OnnxSummary()
     try:
         _walk(memoryview(data), "model", summary, 0)
@@ -48,6 +51,8 @@ def scan(data: bytes) -> OnnxSummary:
         raise ModelError("not an ONNX model, or a damaged one") from error
     if not summary.has_graph:
         raise ModelError("not an ONNX model: it holds no graph")
+    if found := sorted(_CONTROL_FLOW & summary.operators.keys()):
+        raise ModelError(f"refused: it has control flow ({', '.join(found)}), which no U²-Net has")
     return summary
 
 
