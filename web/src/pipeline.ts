@@ -106,6 +106,7 @@ export class Pipeline {
       const soft = new SoftBounds();
       const grid = estimate ? new BoxReduce(width, height, k, k, 1) : undefined;
       const matte = new MatteRows(width, height, clean(saliency, size, size, settings), size, size, settings, guided);
+      timings.refineMs += clock();
       const line = new Float32Array(width);
       const finish = (values: Float32Array, rgba: Uint8ClampedArray, at: number, y: number): void => {
         const from = y * width;

@@ -186,35 +186,45 @@ export function toAlpha(value: number): number {
 
 // ---- 3. Edges -------------------------------------------------------------------------------------------------------
 
-/** Box mean of interleaved channels, windows cut at the borders: running sums in float64, one row at a time. */
+/**
+ * Box mean of interleaved channels, windows cut at the borders: running sums in float64, one row at a time. Rows without
+ * a pixel in `needed` are left at 0.
+ */
 export function boxMean(
-  source: Float32Array | Float64Array, height: number, width: number, channels: number, radius: number,
+  source: Float32Array | Float64Array, height: number, width: number, channels: number, radius: number, needed?: Uint8Array,
 ): Float32Array<ArrayBuffer> {
   const out = new Float32Array(source.length);
   const stride = width * channels;
   const sums = new Float64Array(stride);
   const running = new Float64Array(channels);
-  const add = (y: number): void => {
+  for (let y = 0; y < Math.min(radius, height); y++) {
     for (let x = 0, at = y * stride; x < stride; x++, at++) sums[x] += source[at];
-  };
-  for (let y = 0; y < Math.min(radius, height); y++) add(y);
+  }
   for (let y = 0; y < height; y++) {
-    if (y + radius < height) add(y + radius);
-    const gone = y - radius - 1;
-    if (gone >= 0) for (let x = 0, at = gone * stride; x < stride; x++, at++) sums[x] -= source[at];
-    const rows = Math.min(y + radius, height - 1) - Math.max(gone + 1, 0) + 1;
+    const enters = (y + radius) * stride;
+    const leaves = (y - radius - 1) * stride;
+    const last = y + radius < height;
+    if (last && leaves >= 0) for (let x = 0; x < stride; x++) sums[x] += source[enters + x] - source[leaves + x];
+    else if (last) for (let x = 0; x < stride; x++) sums[x] += source[enters + x];
+    else if (leaves >= 0) for (let x = 0; x < stride; x++) sums[x] -= source[leaves + x];
+    if (needed && !anyIn(needed, y * width, width)) continue;
+    const rows = Math.min(y + radius, height - 1) - Math.max(y - radius, 0) + 1;
+    const row = y * stride;
     running.fill(0);
-    for (let x = 0; x < Math.min(radius, width); x++) for (let c = 0; c < channels; c++) running[c] += sums[x * channels + c];
-    for (let x = 0, at = y * stride; x < width; x++) {
+    for (let x = 0, at = 0; x < Math.min(radius, width); x++) for (let c = 0; c < channels; c++, at++) running[c] += sums[at];
+    for (let x = 0; x < width; x++) {
       const enter = (x + radius) * channels;
       const leave = (x - radius - 1) * channels;
-      const count = rows * (Math.min(x + radius, width - 1) - Math.max(x - radius, 0) + 1);
-      for (let c = 0; c < channels; c++, at++) {
-        let sum = running[c];
-        if (enter < stride) sum += sums[enter + c];
-        if (leave >= 0) sum -= sums[leave + c];
-        running[c] = sum;
-        out[at] = sum / count;
+      const scale = 1 / (rows * (Math.min(x + radius, width - 1) - Math.max(x - radius, 0) + 1));
+      const at = row + x * channels;
+      if (enter < stride && leave >= 0) {
+        for (let c = 0; c < channels; c++) out[at + c] = (running[c] += sums[enter + c] - sums[leave + c]) * scale;
+      } else {
+        for (let c = 0; c < channels; c++) {
+          if (enter < stride) running[c] += sums[enter + c];
+          if (leave >= 0) running[c] -= sums[leave + c];
+          out[at + c] = running[c] * scale;
+        }
       }
     }
   }
@@ -229,12 +239,12 @@ export function workingFactor(height: number, width: number, workingSide: number
 /** A rectangle of the working grid. */
 interface Part { top: number; left: number; height: number; width: number }
 
-/** The rectangle around what `touches`, with a margin; undefined where nothing does. */
-function around(height: number, width: number, margin: number, touches: (at: number) => boolean): Part | undefined {
+/** The rectangle around a mask's pixels, with a margin; undefined where it has none. */
+function around(mask: Uint8Array, height: number, width: number, margin: number): Part | undefined {
   let [top, bottom, left, right] = [height, -1, width, -1];
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      if (!touches(y * width + x)) continue;
+  for (let y = 0, at = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, at++) {
+      if (!mask[at]) continue;
       if (y < top) top = y;
       bottom = y;
       if (x < left) left = x;
@@ -287,7 +297,10 @@ export function guidedCoefficients(
       const b = guide[i * 3 + 2];
       const sure = Math.abs(2 * p - 1);
       const w = sign * ((confidence === 1 ? sure : sure ** confidence) + 1e-3);
-      const [wp, wr, wg, wb] = [w * p, w * r, w * g, w * b];
+      const wp = w * p;
+      const wr = w * r;
+      const wg = w * g;
+      const wb = w * b;
       sums[at] += w;
       sums[at + 1] += wp;
       sums[at + 2] += wr;
@@ -314,17 +327,31 @@ export function guidedCoefficients(
     for (let x = 0, i = y * width; x < width; x++, i++) {
       const enter = (x + radius) * N;
       const leave = (x - radius - 1) * N;
-      if (x + radius < width) for (let c = 0; c < N; c++) S[c] += sums[enter + c];
-      if (leave >= 0) for (let c = 0; c < N; c++) S[c] -= sums[leave + c];
+      if (x + radius < width && leave >= 0) for (let c = 0; c < N; c++) S[c] += sums[enter + c] - sums[leave + c];
+      else if (x + radius < width) for (let c = 0; c < N; c++) S[c] += sums[enter + c];
+      else if (leave >= 0) for (let c = 0; c < N; c++) S[c] -= sums[leave + c];
       if (needed && !needed[i]) continue;
       const one = 1 / S[0];
-      const [p, mr, mg, mb] = [S[1] * one, S[2] * one, S[3] * one, S[4] * one];
-      const [cr, cg, cb] = [S[5] * one - mr * p, S[6] * one - mg * p, S[7] * one - mb * p];
-      const [rr, rg, rb] = [S[8] * one - mr * mr + epsilon, S[9] * one - mr * mg, S[10] * one - mr * mb];
-      const [gg, gb, bb] = [S[11] * one - mg * mg + epsilon, S[12] * one - mg * mb, S[13] * one - mb * mb + epsilon];
+      const p = S[1] * one;
+      const mr = S[2] * one;
+      const mg = S[3] * one;
+      const mb = S[4] * one;
+      const cr = S[5] * one - mr * p;
+      const cg = S[6] * one - mg * p;
+      const cb = S[7] * one - mb * p;
+      const rr = S[8] * one - mr * mr + epsilon;
+      const rg = S[9] * one - mr * mg;
+      const rb = S[10] * one - mr * mb;
+      const gg = S[11] * one - mg * mg + epsilon;
+      const gb = S[12] * one - mg * mb;
+      const bb = S[13] * one - mb * mb + epsilon;
       // The adjugate of the symmetric matrix.
-      const [irr, irg, irb] = [gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg];
-      const [igg, igb, ibb] = [rr * bb - rb * rb, rg * rb - rr * gb, rr * gg - rg * rg];
+      const irr = gg * bb - gb * gb;
+      const irg = rb * gb - rg * bb;
+      const irb = rg * gb - rb * gg;
+      const igg = rr * bb - rb * rb;
+      const igb = rg * rb - rr * gb;
+      const ibb = rr * gg - rg * rg;
       const scale = 1 / (rr * irr + rg * irg + rb * irb);
       const ar = (irr * cr + irg * cg + irb * cb) * scale;
       const ag = (irg * cr + igg * cg + igb * cb) * scale;
@@ -335,7 +362,7 @@ export function guidedCoefficients(
       fit[i * 4 + 3] = p - ar * mr - ag * mg - ab * mb;
     }
   }
-  return boxMean(fit, height, width, 4, radius);
+  return boxMean(fit, height, width, 4, radius, needed);
 }
 
 function anyIn(mask: Uint8Array, from: number, count: number): boolean {
@@ -375,7 +402,7 @@ function fitAll(reduced: BoxReduce, target: Float32Array, settings: Refinement):
   const unsure = new Uint8Array(target.length);
   for (let i = 0; i < target.length; i++) unsure[i] = Number(unsureOf(target[i]) >= UNSURE);
   // Two windows a pass, and the neighbour that bilinear sampling takes.
-  const part = around(h, w, 2 * radius * passes + 2, (at) => unsure[at] !== 0);
+  const part = around(unsure, h, w, 2 * radius * passes + 2);
   if (!part) return coefficients;
   const [height, width] = [part.height, part.width];
   const guide = cropColours(reduced.pixels, w, part);
@@ -591,22 +618,29 @@ export class ForegroundRows {
 /** F̂ and B̂ from F and B, interleaved. */
 function fuse(opacity: Uint8Array, both: Float32Array, part: Part, radius: number): Float32Array<ArrayBuffer> {
   const weighted = new Float32Array(opacity.length * 8);
-  for (let i = 0, at = 0; i < opacity.length; i++, at += 8) {
+  for (let i = 0, from = 0, at = 0; i < opacity.length; i++, from += 6, at += 8) {
     const a = opacity[i] / 255;
-    for (let c = 0; c < 3; c++) {
-      weighted[at + c] = a * both[i * 6 + c];
-      weighted[at + 3 + c] = (1 - a) * both[i * 6 + 3 + c];
-    }
+    const rest = 1 - a;
+    weighted[at] = a * both[from];
+    weighted[at + 1] = a * both[from + 1];
+    weighted[at + 2] = a * both[from + 2];
+    weighted[at + 3] = rest * both[from + 3];
+    weighted[at + 4] = rest * both[from + 4];
+    weighted[at + 5] = rest * both[from + 5];
     weighted[at + 6] = a;
-    weighted[at + 7] = 1 - a;
+    weighted[at + 7] = rest;
   }
   const means = boxMean(weighted, part.height, part.width, 8, radius);
   const out = new Float32Array(opacity.length * 6);
-  for (let i = 0, at = 0; i < opacity.length; i++, at += 8) {
-    for (let c = 0; c < 3; c++) {
-      out[i * 6 + c] = means[at + c] / (means[at + 6] + 1e-5);
-      out[i * 6 + 3 + c] = means[at + 3 + c] / (means[at + 7] + 1e-5);
-    }
+  for (let to = 0, at = 0; to < out.length; to += 6, at += 8) {
+    const front = 1 / (means[at + 6] + 1e-5);
+    const back = 1 / (means[at + 7] + 1e-5);
+    out[to] = means[at] * front;
+    out[to + 1] = means[at + 1] * front;
+    out[to + 2] = means[at + 2] * front;
+    out[to + 3] = means[at + 3] * back;
+    out[to + 4] = means[at + 4] * back;
+    out[to + 5] = means[at + 5] * back;
   }
   return out;
 }
