@@ -51,6 +51,7 @@ def _parser() -> _Parser:
     where = parser.add_argument_group("where to")
     where.add_argument("-o", "--output", metavar="OUT", help="file, folder for several, or - for standard output")
     where.add_argument("--mask", metavar="OUT", help="write the matte too (or alone, without -o): file or folder")
+    where.add_argument("--svg", metavar="OUT", help="write the outline too, as SVG (one picture only)")
     where.add_argument(
         "--format", choices=("png", "webp", "jpeg"), help="of cut-outs in a folder or on standard output"
     )
@@ -122,6 +123,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         with suppress(OSError):  # keep the interpreter from flushing into the closed pipe once more
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # a full disk behind standard output, a name longer than the file system allows, …
+        with suppress(OSError):  # what is left in the buffer cannot be written either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _say_error(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
         return 1
     except KeyboardInterrupt:
         _say_error("interrupted")
@@ -195,7 +201,7 @@ def _run_stdin(options: argparse.Namespace) -> int:
         raise ConfigError("standard input (-) cannot be mixed with other inputs")
     if sys.stdin.isatty():
         raise ConfigError("standard input is a terminal; pipe a picture in")
-    output = options.output if options.output is not None or options.mask else "-"
+    output = options.output if options.output is not None or options.mask or options.svg else "-"
     return _one(options, sys.stdin.buffer, "standard input", output)
 
 
@@ -242,6 +248,8 @@ def _one(options: argparse.Namespace, source: Any, name: str, output: str | None
             sys.stdout.buffer.flush()
         else:
             place(output, data)
+    if options.svg:
+        place(options.svg, cutout.svg().encode())
     if options.mask:
         place(options.mask, encoded(cutout.alpha, format_of(options.mask), settings.encoding))
     from .batch import Result
@@ -266,6 +274,8 @@ def _run_files(options: argparse.Namespace) -> int:
     suffix = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}[options.format or "png"]
     if not several:
         return _single(options)
+    if options.svg:
+        raise ConfigError("--svg takes one picture")
     if options.output is None and options.mask is None:
         raise ConfigError("several pictures need a folder to go to: -o FOLDER")
     for folder in (options.output, options.mask):
@@ -314,14 +324,14 @@ def _exists(options: argparse.Namespace) -> bool:
 def _single(options: argparse.Namespace) -> int:
     source = options.inputs[0]
     output = options.output
-    if output is None and not options.mask:
+    if output is None and not options.mask and not options.svg:
         path = Path(source)
         ending = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}[options.format or "png"]
         output = str(path.with_name(f"{path.stem}-cutout{ending}"))
     if output is not None and (Path(output).is_dir() or output.endswith(os.sep)):
         ending = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}[options.format or "png"]
         output = str(Path(output) / (Path(source).stem + ending))
-    for target in (output, options.mask):
+    for target in (output, options.mask, options.svg):
         if target is not None and os.path.realpath(target) == os.path.realpath(source):
             raise ConfigError(f"{target} is the input; choose another output")
     return _one(options, source, source, output)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from .composite import Background, composite
+from .contours import contours, svg_path
 from .decode import Decoded, DecodeLimits, Source, load_image
 from .encode import EncodeSettings, write_picture
 from .errors import ModelError
@@ -78,6 +79,15 @@ class Cutout:
     ) -> None:
         """Write a PNG, WebP or (with a background) JPEG, atomically. Raises `OutputError` and `ConfigError`."""
         write_picture(path, self.pixels(background), settings, exif)
+
+    def svg(self, tolerance: float = 1.0) -> str:
+        """An SVG document with the outline of alpha ≥ 128 as one path, simplified to within `tolerance` pixels."""
+        height, width = self.alpha.shape
+        path = svg_path(contours(self.alpha >= 128, tolerance))
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}">'
+            f'<path fill-rule="evenodd" d="{path}"/></svg>\n'
+        )
 
     def save_mask(self, path: str | os.PathLike[str], settings: EncodeSettings | None = None) -> None:
         """Write `alpha` as an 8-bit grey picture, atomically. Raises `OutputError` and `ConfigError`."""

@@ -1,7 +1,7 @@
 """Makes `golden.json` and `golden.bin`: inputs and expected outputs of every step of the pixel specification.
 
 `python -m tests.golden.generate` rewrites them; the tests of both runners read them. `golden.json` lists cases; each
-has the name of the function in `u2net/preprocess.py` or `u2net/postprocess.py`, its parameters, and its input and output
+has the name of the function in `u2net/preprocess.py` or `u2net/postprocess.py`, its parameters, input and output
 tensors as {dtype, shape, offset, length} into `golden.bin` (little endian, C order). `tolerance` is the largest
 difference that a runner may show; integers that round may differ by one where it says 1.
 """
