@@ -490,7 +490,7 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--max-rounds",
         type=int,
-        help=f"most rounds, while ratios have not settled within ±{default.precision:.0%} (default 3 × --rounds)",
+        help=f"most rounds, while ratios have not settled within ±{100 * default.precision:.0f} %% (default 3 × --rounds)",
     )
     parser.add_argument(
         "--cold-starts", type=int, default=default.cold_starts, help="fresh starts per model (default %(default)s)"

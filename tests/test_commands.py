@@ -1,0 +1,72 @@
+"""Every command has help worth printing, refuses nonsense in one line, and is importable without side effects."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+COMMANDS = [
+    "u2net",
+    "u2net weights",
+    "u2net weights fetch",
+    "datasets",
+    "datasets list",
+    "datasets preview",
+    "datasets make",
+    "datasets check",
+    "export",
+    "export.ort_format",
+    "quantize",
+    "quantize sensitivity",
+    "quantize ablation",
+    "quantize compare",
+    "eval",
+    "eval gate",
+    "eval baseline",
+    "eval latency",
+    "eval.edges",
+    "eval.throughput",
+    "eval.gallery",
+    "train",
+    "train cache",
+    "train prune",
+    "train distill",
+    "train finetune",
+    "train curve",
+    "publish",
+    "publish verify",
+    "publish sign",
+]
+
+
+def _run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *command.split(), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help(command: str) -> None:
+    result = _run(command, "--help")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("usage: python -m " + command.split()[0])
+    assert len(result.stdout) > 150
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["u2net", "datasets", "export", "quantize", "eval", "train", "publish"])
+def test_nonsense_is_refused_without_a_traceback(command: str) -> None:
+    result = _run(command, "--no-such-option")
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "--no-such-option" in result.stderr
