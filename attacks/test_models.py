@@ -173,7 +173,7 @@ def test_values_that_are_no_numbers(value: float, tmp_path: Path, photo: Path) -
     # Multiplied so that the optimizer cannot see it coming.
     model = plain_model(
         [helper.make_node("Mul", ["last", "evil"], ["alpha"])],
-        initializers=[numpy_helper.from_array(np.float32(value), "evil")],
+        initializers=[numpy_helper.from_array(np.array(value, np.float32), "evil")],
     )
     path = tmp_path / "model.onnx"
     path.write_bytes(raw(model))
@@ -183,7 +183,7 @@ def test_values_that_are_no_numbers(value: float, tmp_path: Path, photo: Path) -
 def test_a_map_out_of_range_is_clipped(tmp_path: Path) -> None:
     model = plain_model(
         [helper.make_node("Mul", ["last", "evil"], ["alpha"])],
-        initializers=[numpy_helper.from_array(np.float32(1e30), "evil")],
+        initializers=[numpy_helper.from_array(np.array(1e30, np.float32), "evil")],
     )
     path = tmp_path / "model.onnx"
     path.write_bytes(raw(model))

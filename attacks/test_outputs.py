@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_links_in_a_batch_folder(tmp_path: Path, model: Path, photo: Path) -> No
     victim.write_bytes(b"precious")
     (target / "a.png").symlink_to(victim)
     (source / "loop").symlink_to(source)
-    arguments = [source, "-o", target, "--model", model, "--recursive", "--jobs", "1"]
+    arguments: list[str | Path] = [source, "-o", target, "--model", model, "--recursive", "--jobs", "1"]
     assert attack(main, arguments, tmp_path).status == 0
     assert victim.read_bytes() == b"precious" and complete(target / "a.png")
     (target / ".u2net-journal.jsonl").unlink()
@@ -129,7 +130,7 @@ def test_output_over_the_input(tmp_path: Path, model: Path, photo: Path) -> None
 def test_read_only_folder(tmp_path: Path, model: Path, photo: Path) -> None:
     folder = tmp_path / "shut"
     folder.mkdir()
-    options = {}
+    options: dict[str, Any] = {}
     if os.geteuid() == 0:  # root may write anywhere, so somebody else tries
         for path in (tmp_path, *tmp_path.parents):
             if path != path.parent and path.stat().st_mode & 0o001 == 0 and path.owner() == "root":
@@ -181,12 +182,12 @@ def small_files_only() -> None:
 
 def test_files_may_not_grow(tmp_path: Path, model: Path, photo: Path) -> None:
     """The limit on file sizes stands in for a disk that fills up in the middle of a file."""
-    commands: list[list[object]] = [
+    commands: list[list[str | Path]] = [
         [*CUT, photo, "-o", tmp_path / "out.png", "--model", model],
         ["-m", "datasets", "make", "--count", "2", "--out", tmp_path / "set"],
     ]
     for command in commands:
-        outcome = attack_process(command, tmp_path, preexec_fn=small_files_only)  # type: ignore[arg-type]
+        outcome = attack_process(command, tmp_path, preexec_fn=small_files_only)
         outcome.refused("cannot write")
 
 
@@ -210,10 +211,7 @@ def test_in_one_process_every_writer_cleans_up(tmp_path: Path) -> None:
 
 
 def test_standard_output_that_is_full(tmp_path: Path, model: Path, photo: Path) -> None:
-    for arguments in (
-        [photo, "-o", "-", "--model", model],
-        [photo, "-o", tmp_path / "o.png", "--json", "--model", model],
-    ):
+    for output in (["-o", "-"], ["-o", tmp_path / "o.png", "--json"]):
         with open("/dev/full", "wb") as full:  # noqa: PTH123  (a device)
             outcome = attack_process([*CUT, photo, *output, "--model", model], tmp_path, stdout=full)
         outcome.clean()
