@@ -136,6 +136,7 @@ class PageEngine:
             raise EngineError("Playwright is not installed: pip install playwright") from None
         self._error = Error
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(lambda loop, context: None)  # of a browser that is gone; `call` reports it
         self._driver: Any = None
         self._browser: Any = None
         switches = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
@@ -147,7 +148,9 @@ class PageEngine:
         async def open_page() -> Any:
             self._driver = await async_playwright().start()
             path = find_chromium(self._driver.chromium.executable_path)
-            self._browser = await self._driver.chromium.launch(executable_path=path, headless=True, args=switches)
+            self._browser = await self._driver.chromium.launch(
+                executable_path=path, headless=True, args=switches, handle_sigint=False
+            )
             page = await self._browser.new_page()
             await page.goto(origin, wait_until="load")
             await page.wait_for_function("window.bench !== undefined")
@@ -170,8 +173,13 @@ class PageEngine:
         return answer
 
     def _wait(self, work: Coroutine[Any, Any, T], timeout_s: float, failure: str) -> T:
+        task = self._loop.create_task(asyncio.wait_for(work, timeout_s))
         try:
-            return self._loop.run_until_complete(asyncio.wait_for(work, timeout_s))
+            return self._loop.run_until_complete(task)
+        except KeyboardInterrupt:
+            task.cancel()
+            self._loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+            raise
         except TimeoutError:
             raise EngineDied(f"the browser {failure} within {timeout_s:.0f} s") from None
         except self._error as error:
@@ -192,6 +200,10 @@ class PageEngine:
                 if thing is not None:
                     with contextlib.suppress(Exception):
                         await asyncio.wait_for(getattr(thing, method)(), 20)
+            left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
 
         if not self._loop.is_closed():
             self._loop.run_until_complete(stop())

@@ -184,7 +184,8 @@ def measure_latency(
         queue = list(asked)
         while queue:
             name = queue.pop(0)
-            record: dict[str, Any] = {"title": BACKENDS[name].title, "status": "failed", "models": {}}
+            record: dict[str, Any] = {"title": BACKENDS[name].title, "models": {}}
+            record |= {"status": "partial", "reason": "it was stopped"}  # what stays true where nothing follows
             result["backends"][name] = record
             run = _BackendRun(BACKENDS[name], prepared, server.origin, settings, reference, record, result, save)
             try:
@@ -303,6 +304,7 @@ class _BackendRun:
             self._rounds(engine, progress)
             self._check(engine)
             self.record["status"] = "measured"
+            self.record.pop("reason", None)
             failed = [n for n, m in self.record["models"].items() if m["status"] != "measured"]
             if failed:
                 self.record |= {"status": "partial", "reason": f"{', '.join(failed)} does not run here"}
@@ -490,7 +492,7 @@ def add_arguments(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--max-rounds",
         type=int,
-        help=f"most rounds, while ratios have not settled within ±{100 * default.precision:.0f} %% (default 3 × --rounds)",
+        help=f"most rounds, while ratios are not within ±{100 * default.precision:.0f} %% (default 3 × --rounds)",
     )
     parser.add_argument(
         "--cold-starts", type=int, default=default.cold_starts, help="fresh starts per model (default %(default)s)"

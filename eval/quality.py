@@ -304,12 +304,17 @@ def judge(
         futures: dict[Future[list[dict[str, Any]] | U2NetError], int] = {
             pool.submit(_judge_one, task): i for i, task in tasks.items()
         }
+        failure: U2NetError | None = None
         try:
             for future in as_completed(futures):
-                i = futures[future]
-                rows = future.result()
+                if future.cancelled():
+                    continue
+                rows, i = future.result(), futures[future]
                 if isinstance(rows, U2NetError):
-                    raise rows
+                    failure = failure or rows
+                    for other in futures:
+                        other.cancel()  # what is already being judged is still kept
+                    continue
                 known.add([(keys[i][m], row) for m, row in zip(tasks[i].wanted, rows, strict=True)])
                 done += 1
                 progress(done, len(samples))
@@ -319,6 +324,8 @@ def judge(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    if failure is not None:
+        raise failure
     return _result(models, samples, source, settings, [[known.rows[key] for key in row] for row in keys])
 
 
