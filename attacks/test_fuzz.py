@@ -97,7 +97,7 @@ def _misbehave(data: bytes) -> None:
     import time
 
     if data[0] == 1:
-        os.abort()
+        os.kill(os.getpid(), 9)
     if data[0] == 2:
         time.sleep(60)
     if data[0] == 3:

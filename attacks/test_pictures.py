@@ -350,5 +350,5 @@ def test_hostile_backgrounds(background: str, tmp_path: Path, model: Path, photo
     (tmp_path / "bomb.png").write_bytes(BOMBS["png of 2.5 gigapixels"])
     os.mkfifo(tmp_path / "pipe.png")
     given = tmp_path / background if background.endswith("png") else background
-    output = ["-o", tmp_path / "o.png", "--model", model]
+    output: list[str | Path] = ["-o", tmp_path / "o.png", "--model", model]
     attack(main, [photo, *output, "--background", given], tmp_path).refused()
