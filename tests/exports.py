@@ -1,4 +1,7 @@
-"""Exported graphs of tiny random networks, made once for all test processes: tracing takes seconds."""
+"""Exported graphs of tiny random networks, made once for all test processes: tracing takes seconds.
+
+PYTEST_DONT_REWRITE: test modules import this before it is registered as a plugin, and it asserts nothing.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -42,6 +44,11 @@ def test_it_computes_what_the_rounded_weights_compute_in_float32(exported: Expor
     half = run(store_half(exported()))
     np.testing.assert_allclose(half, run(rounded), atol=1e-6)
     assert 0 < np.abs(half - run(exported())).max() < 5e-3
+
+
+def test_small_is_half_as_large(small_fp32: Path):
+    full = onnx.load_model(small_fp32)
+    assert store_half(full).ByteSize() < 0.53 * full.ByteSize()
 
 
 def test_second_time_changes_nothing(exported: Exported):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+import onnx_ir.passes.common
 
 __all__ = ["StridedStem"]
 
@@ -25,7 +26,7 @@ class StridedStem(ir.passes.InPlacePass):
             for conv in _convolutions_behind_unshuffle(picture):
                 modified |= self._rewrite(graph, picture, channels, conv)
         if modified:
-            ir.passes.common.RemoveUnusedNodesPass()(model)
+            onnx_ir.passes.common.RemoveUnusedNodesPass()(model)
         return ir.passes.PassResult(model, modified)
 
     @staticmethod
@@ -57,7 +58,7 @@ def _convolutions_behind_unshuffle(picture: ir.Value) -> list[ir.Node]:
     found = []
     for first in _readers(picture, "Reshape"):
         for transpose in _readers(first.outputs[0], "Transpose"):
-            if transpose.attributes.get_ints("perm", []) != [0, 1, 3, 5, 2, 4]:
+            if list(transpose.attributes.get_ints("perm", [])) != [0, 1, 3, 5, 2, 4]:
                 continue
             for second in _readers(transpose.outputs[0], "Reshape"):
                 for conv in _readers(second.outputs[0], "Conv"):
