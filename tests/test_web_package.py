@@ -18,6 +18,7 @@ from PIL import Image
 from tests.web_browser import call, chromium, host_of, launch, probe_bundle, tiny_bundle, web_dist  # noqa: F401
 from tests.web_host import ISOLATION, WebHost
 from u2net.infer import Session
+from u2net.postprocess import FAST
 from u2net.preprocess import resize_bilinear
 from u2net.remover import Remover
 
@@ -88,7 +89,7 @@ def test_alpha_equals_the_python_runner_on_the_same_pixels(page: Page, tiny_bund
     assert "error" not in out, out
     alpha = decoded(out["alpha"])
     session = Session(tiny_bundle / "fp32.onnx", threads=1)
-    expected = Remover(session).cutout(np.asarray(image)).alpha
+    expected = Remover(session, refinement=FAST).cutout(np.asarray(image)).alpha
     assert tuple(out["size"]) == size
     assert alpha.shape == expected.shape
     assert np.abs(alpha.astype(int) - expected).max() <= 1
@@ -97,6 +98,23 @@ def test_alpha_equals_the_python_runner_on_the_same_pixels(page: Page, tiny_bund
     assert not cutout[alpha == 0].any(), "nothing of the background is carried along"
     opaque = alpha == 255
     assert np.array_equal(cutout[opaque][:, :3], np.asarray(image)[opaque])
+
+
+def test_balanced_cutout_equals_the_python_runners(page: Page, tiny_bundle: Path) -> None:
+    """Edges refined and colours cleaned, through the whole pipeline in bands: alpha within 1, colours within what a
+    premultiplying canvas costs."""
+    image = scene(1400, 900)
+    out = call(
+        page, BYTES + CREATE + "return bytes((await remover.cutout(file('picture'))).image)", {"picture": encoded(image, "PNG")}
+    )
+    expected = Remover(Session(tiny_bundle / "fp32.onnx", threads=1)).cutout(np.asarray(image))
+    actual = decoded(out).astype(int)
+    soft = (expected.alpha > 0) & (expected.alpha < 255)
+    assert soft.sum() > 1000
+    assert np.abs(actual[..., 3] - expected.alpha).max() <= 2
+    assert (np.abs(actual[..., 3] - expected.alpha) <= 1).mean() > 0.999
+    weight = expected.alpha[..., None] / 255
+    assert np.abs((actual[..., :3] - expected.rgb.astype(int)) * weight).max() <= 3
 
 
 def test_transparency_of_the_original_is_kept(page: Page, tiny_bundle: Path) -> None:
@@ -109,7 +127,7 @@ def test_transparency_of_the_original_is_kept(page: Page, tiny_bundle: Path) -> 
         {"picture": encoded(image, "PNG")},
     )
     session = Session(tiny_bundle / "fp32.onnx", threads=1)
-    expected = Remover(session).cutout(np.asarray(image)).alpha
+    expected = Remover(session, refinement=FAST).cutout(np.asarray(image)).alpha
     # A canvas premultiplies, which costs the colours of nearly transparent pixels a few bits.
     assert np.abs(decoded(out).astype(int) - expected).max() <= 3
 
@@ -133,6 +151,22 @@ def test_exif_orientation(page: Page, orientation: int) -> None:
     assert np.abs(actual.astype(int) - expected).mean() < 3
 
 
+def test_outlines_equal_the_python_runners(page: Page) -> None:
+    from u2net.contours import contours, svg_path
+
+    rng = np.random.default_rng(3)
+    for tolerance in (0.0, 1.3):
+        for density, shape in ((0.5, (13, 17)), (0.9, (20, 11)), (0.0, (3, 3)), (1.0, (2, 5))):
+            mask = rng.random(shape) < density
+            mask = np.kron(mask, np.ones((3, 2), bool)) if tolerance else mask
+            path = call(
+                page,
+                "return api.svgPath(api.contours(Uint8Array.from(x.alpha), x.height, x.width, x.tolerance))",
+                {"alpha": (mask * 255).ravel().tolist(), "height": mask.shape[0], "width": mask.shape[1], "tolerance": tolerance},
+            )
+            assert path == svg_path(contours(mask, tolerance))
+
+
 # ---- output ---------------------------------------------------------------------------------------------------------
 
 
@@ -141,7 +175,7 @@ def test_formats_and_backgrounds(page: Page) -> None:
         page,
         BYTES + CREATE + """
         const photo = file('picture'); const result = {};
-        const put = async (name, options) => { const r = await remover.cutout(photo, options); result[name] = await bytes(r.image); return r; };
+        const put = async (name, options) => { const r = await remover.cutout(photo, { refine: 'fast', ...options }); result[name] = await bytes(r.image); return r; };
         const png = await put('png', {}); result.parts = png.timings; result.backend = png.backend;
         await put('webp', { output: 'webp' });
         await put('jpeg', { output: 'jpeg', background: '#00ff00' });
@@ -151,7 +185,7 @@ def test_formats_and_backgrounds(page: Page) -> None:
         const bitmap = await remover.cutout(photo, { output: 'bitmap' });
         result.bitmap = [bitmap.image instanceof ImageBitmap, bitmap.image.width, bitmap.image.height];
         const made = await createImageBitmap(photo);
-        result.fromBitmap = await bytes((await remover.cutout(made, {})).image);
+        result.fromBitmap = await bytes((await remover.cutout(made, { refine: 'fast' })).image);
         const back = await remover.convert(new Blob([await png.image.arrayBuffer()]), { output: 'webp' });
         result.back = await bytes(back.image);
         return result""",
@@ -514,7 +548,7 @@ def test_image_interface(chromium: Browser, web_dist: Path) -> None:
             BYTES + CREATE + "return bytes((await remover.cutout(file('picture'), { output: 'alpha', refine: 'fast' })).image)",
             {"picture": encoded(image, "PNG")},
         )
-    expected = Remover(Session(bundle / "fp32.onnx", threads=1)).cutout(np.asarray(image)).alpha
+    expected = Remover(Session(bundle / "fp32.onnx", threads=1), refinement=FAST).cutout(np.asarray(image)).alpha
     assert np.abs(decoded(out).astype(int) - expected).max() <= 1
 
 

@@ -5,6 +5,7 @@
  *     const { image, alpha, timings, backend } = await remover.cutout(file, { output: "png" });
  *     await remover.dispose();
  */
+export { contours, type Polygon, simplify, svgPath } from "./contours.js";
 export * from "./errors.js";
 export { clearCache } from "./loader.js";
 export type { Manifest, ManifestFile, Precision, SelfTest } from "./manifest.js";
