@@ -23,7 +23,7 @@ def red_detector(
 ) -> Path:
     """A graph with a U²-Net's inputs, outputs and number of convolutions whose map is high where a picture is red."""
     nodes = []
-    weight = np.array([4.0, -4.0, -4.0], np.float32).reshape(1, 3, 1, 1)
+    weight = np.array([8.0, -8.0, -8.0], np.float32).reshape(1, 3, 1, 1)
     one = np.ones((1, 1, 1, 1), np.float32)
     tensors = [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(one, "one")]
     if interface == "image":

@@ -50,7 +50,7 @@ def red_square() -> np.ndarray:
 def test_map_is_what_the_graph_computes(model: Path) -> None:
     rgb = red_square()
     r, g, b = to_tensor(rgb, SIZE)[0].astype(np.float64)
-    expected = 1 / (1 + np.exp(-(4 * r - 4 * g - 4 * b)))
+    expected = 1 / (1 + np.exp(-8 * (r - g - b)))
     saliency = Session(model, threads=1).saliency(rgb)
     assert saliency.dtype == np.float32
     np.testing.assert_allclose(saliency, expected, atol=1e-5)

@@ -470,7 +470,13 @@ def run_ray(tasks: Sequence[Task], settings: BatchSettings, jobs: int | None = N
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
     workers = jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))
-    rows = [{"task": json.dumps(asdict(task))} for task in tasks]
+    settings = replace(settings, **{name: _absolute(getattr(settings, name)) for name in ("model", "journal")})
+    if not re.fullmatch(r"transparent|white|black|#?[0-9a-fA-F]+", settings.background):
+        settings = replace(settings, background=_absolute(settings.background) or "")
+    rows = []
+    for index, task in enumerate(tasks):
+        paths = {name: _absolute(getattr(task, name)) for name in ("input", "output", "mask")}
+        rows.append({"index": index, "task": json.dumps(asdict(task) | paths)})
     data = ray.data.from_items(rows, override_num_blocks=min(len(rows), 4 * workers))
     done = data.map(
         _RayWorker,  # type: ignore[arg-type]  # Ray takes classes whose instances are callable
@@ -479,8 +485,13 @@ def run_ray(tasks: Sequence[Task], settings: BatchSettings, jobs: int | None = N
         num_cpus=1,
     )
     for row in done.iter_rows():
-        value = json.loads(row["result"])
-        yield Result(**(value | {"notes": tuple(value["notes"])}))
+        value, task = json.loads(row["result"]), tasks[row["index"]]
+        value |= {"notes": tuple(value["notes"]), "input": task.input, "output": task.output, "mask": task.mask}
+        yield Result(**value)
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).absolute())
 
 
 class _RayWorker:
@@ -490,4 +501,4 @@ class _RayWorker:
         self.worker = Worker(settings)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"result": json.dumps(self.worker(Task(**json.loads(row["task"]))).as_json())}
+        return {"index": row["index"], "result": json.dumps(self.worker(Task(**json.loads(row["task"]))).as_json())}

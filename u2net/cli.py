@@ -148,6 +148,13 @@ def _say_error(text: str) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from .artifact import check_path
+
+    for path in (options.output, options.mask, options.svg, options.log, options.model):
+        if path is not None:
+            check_path(path)
+    if len(options.inputs) == 1:  # of several, the bad ones fail alone
+        check_path(options.inputs[0])
     if "-" in options.inputs:
         return _run_stdin(options)
     if options.output == "-":
