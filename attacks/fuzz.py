@@ -31,6 +31,7 @@ from .seeds import SEEDS, seeds_of
 __all__ = ["TARGETS", "Finding", "fuzz", "main"]
 
 LIMIT_S = 5.0  # for one case
+START_S = 120.0  # for a process to import what it tests
 MEMORY_BYTES = 6 << 30  # address space of a fuzzed process: what a case makes it ask for beyond that is refused
 ROOT = Path(__file__).resolve().parent.parent
 #: Of every hundred cases, how many go to each target: pictures come from strangers, checkpoints seldom do.
@@ -147,6 +148,9 @@ def _work(target: str, indices: Sequence[int], pipe: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     seeds, run = seeds_of(target), TARGETS[target]
     sink = io.StringIO()
+    with contextlib.suppress(Exception):
+        run(seeds[0])  # pays for the imports, so that they are not taken for a hang
+    pipe.send((-1, "ready", None))
     for index in indices:
         pipe.send((index, "start", None))
         start = time.perf_counter()
@@ -190,24 +194,27 @@ def fuzz(
         child = context.Process(target=_work, args=(target, rest, theirs), daemon=True)
         child.start()
         theirs.close()
-        current, done = rest[0], 0
+        current, done, wait_s = rest[0], 0, START_S
         try:
             while True:
-                if not ours.poll(limit_s * 4 if done == 0 else limit_s):  # the first case also pays for the imports
+                if not ours.poll(wait_s):
                     child.kill()
                     keep(current, f"hung: no end within {limit_s:g} s")
                     done += 1
                     break
                 index, kind, value = ours.recv()
+                wait_s = limit_s
                 if kind == "done":
                     done = len(rest)
                     break
+                if kind == "ready":
+                    continue
                 current = index
                 if kind == "bad":
                     keep(index, value)
                 elif kind == "end":
                     done += 1
-                    slowest = max(slowest, value) if done > 1 else slowest
+                    slowest = max(slowest, value)
                     progress(1)
         except EOFError:
             child.join()

@@ -19,7 +19,7 @@ from u2net.decode import DecodeLimits, load_image
 from u2net.errors import ImageError
 
 from .forgeries import jpeg_of_scans, picture, png, png_chunk, tiff
-from .outcome import attack, within_time
+from .outcome import attack, attack_process, within_time
 
 Refused = dict[str, bytes]
 
@@ -352,3 +352,14 @@ def test_hostile_backgrounds(background: str, tmp_path: Path, model: Path, photo
     given = tmp_path / background if background.endswith("png") else background
     output: list[str | Path] = ["-o", tmp_path / "o.png", "--model", model]
     attack(main, [photo, *output, "--background", given], tmp_path).refused()
+
+
+def test_libraries_do_not_talk_past_the_command(tmp_path: Path, model: Path) -> None:
+    """libtiff prints its own complaints; what the person sees is one line all the same."""
+    data = bytearray(picture("TIFF", compression="jpeg"))
+    at = data.index(b"\xff\xda")
+    data[at : at + 8] = b"\xff\xb5\0\0\0\0\0\0"
+    path = tmp_path / "noisy.tif"
+    path.write_bytes(data)
+    arguments: list[str | Path] = ["-m", "u2net", path, "-o", tmp_path / "o.png", "--model", model]
+    attack_process(arguments, tmp_path).refused("noisy.tif")

@@ -23,7 +23,7 @@ import stat
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -190,6 +190,30 @@ def _quiet_pillow() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
+@contextmanager
+def _quiet_libtiff(needed: bool) -> Iterator[None]:
+    """Within, where `needed`, nothing reaches the process's standard error.
+
+    libtiff prints there by itself, a line for each fault and some with text that the file decides, and offers no way
+    to stop it through Pillow. The error itself comes back as an exception all the same.
+    """
+    saved = None
+    if needed:
+        with suppress(OSError):  # no standard error, nothing to silence
+            saved = os.dup(2)
+    if saved is None:
+        yield
+        return
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
 def _check_size(size: tuple[int, int], limits: DecodeLimits) -> None:
     width, height = size
     if width < 1 or height < 1:
@@ -211,7 +235,7 @@ def _decode(data: bytes, limits: DecodeLimits) -> Decoded:
             raise ImageError("not a picture of a known format") from None
     with image:
         _check_size(image.size, limits)
-        with _quiet_pillow():
+        with _quiet_pillow(), _quiet_libtiff(image.format == "TIFF"):
             image.load()
         _check_size(image.size, limits)
         return _convert(image)
