@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 import threading
 import time
@@ -123,7 +124,9 @@ def find_pictures(
             elif path.exists():
                 names = [(path, path.parent)]
             elif any(c in text for c in "*?["):
-                names = [(Path(p), Path(p).parent) for p in sorted(glob(text, recursive=True)) if Path(p).is_file()]
+                # `**` walks through links to folders, loops among them: each file once.
+                matches = {os.path.realpath(p): Path(p) for p in sorted(glob(text, recursive=True), reverse=True)}
+                names = [(path, path.parent) for path in reversed(matches.values()) if path.is_file()]
             else:
                 raise ImageError(f"{text}: no such file or folder")
             if not names:
@@ -173,6 +176,8 @@ def plan(
         targets: list[str | None] = []
         for folder, end in ((output, suffix), (mask, ".png")):
             targets.append(None if folder is None else str(Path(folder) / name.parent / (stem + end)))
+        if targets[0] is not None and targets[0] == targets[1]:
+            raise ConfigError("the cut-outs and the masks need different folders")
         for target in targets:
             if target is None:
                 continue
@@ -182,8 +187,6 @@ def plan(
                     "see --keep-structure and --keep-suffix"
                 )
             taken[target] = path
-        if targets[0] is not None and targets[0] == targets[1]:
-            raise ConfigError("the cut-outs and the masks need different folders")
         tasks.append(Task(str(path), targets[0], targets[1], done.get(_journal_name(targets, journal))))
     inputs = {os.path.realpath(path) for path, _ in pictures}
     for target in taken:
@@ -470,7 +473,7 @@ def run_ray(tasks: Sequence[Task], settings: BatchSettings, jobs: int | None = N
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
     workers = jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))
-    settings = replace(settings, **{name: _absolute(getattr(settings, name)) for name in ("model", "journal")})
+    settings = replace(settings, model=str(Path(settings.model).absolute()), journal=_absolute(settings.journal))
     if not re.fullmatch(r"transparent|white|black|#?[0-9a-fA-F]+", settings.background):
         settings = replace(settings, background=_absolute(settings.background) or "")
     rows = []

@@ -1,0 +1,261 @@
+"""From map to matte: against plain definitions, other implementations, exact mattes and the golden tensors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import ndimage
+
+from tests.golden import generate
+from u2net import postprocess, preprocess
+from u2net.composite import Background, composite
+from u2net.contours import contours, simplify, svg_path
+from u2net.errors import ConfigError
+from u2net.postprocess import BALANCED, BEST, FAST, Refinement
+
+GOLDEN = json.loads((Path(generate.__file__).parent / "golden.json").read_text(encoding="utf-8"))
+DATA = (Path(generate.__file__).parent / "golden.bin").read_bytes()
+
+
+def tensor(entry: dict[str, Any]) -> np.ndarray:
+    raw = DATA[entry["offset"] : entry["offset"] + entry["length"]]
+    return np.frombuffer(raw, np.dtype(entry["dtype"]).newbyteorder("<")).reshape(entry["shape"])
+
+
+def compute(case: dict[str, Any]) -> np.ndarray:
+    inputs = {name: tensor(entry) for name, entry in case["inputs"].items()}
+    name, parameters = case["function"], case["parameters"]
+    if name in ("matte", "refine_guided"):
+        refinement = Refinement(**parameters)
+        if name == "matte":
+            return postprocess.matte(inputs["rgb"], inputs["saliency"], refinement, inputs.get("alpha"))
+        return np.concatenate([v for _, v in postprocess.refine_guided(*inputs.values(), refinement)])
+    if name == "composite":
+        return composite(inputs["rgb"], inputs["alpha"], Background(tuple(parameters["colour"])))
+    if name == "to_pixels":
+        return np.floor(preprocess.resize_for_network(inputs["rgb"], parameters["size"]) + 0.5).astype(np.uint8)
+    if name == "connected_components":
+        return postprocess.connected_components(inputs["mask"].astype(bool), **parameters)[0]
+    home = postprocess if hasattr(postprocess, name) else preprocess
+    return getattr(home, name)(*inputs.values(), **parameters)
+
+
+@pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: case["name"])
+def test_golden(case: dict[str, Any]) -> None:
+    actual, expected = compute(case), tensor(case["output"])
+    assert actual.shape == expected.shape
+    assert np.abs(actual.astype(np.float64) - expected.astype(np.float64)).max() <= case["tolerance"]
+
+
+def test_upsampling_is_the_specification() -> None:
+    saliency = np.random.default_rng(0).random((37, 41)).astype(np.float32)
+    for height, width in ((1, 1), (37, 41), (1500, 700), (20, 3000)):
+        expected = preprocess.resize_bilinear(saliency, height, width)
+        np.testing.assert_array_equal(postprocess.upsample_map(saliency, height, width), expected)
+
+
+@settings(max_examples=150, deadline=None)
+@given(arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14))), st.booleans())
+def test_components_are_scipys(mask: np.ndarray, diagonal: bool) -> None:
+    labels, count = postprocess.connected_components(mask, diagonal)
+    expected, number = ndimage.label(mask, np.ones((3, 3)) if diagonal else None)
+    assert count == number
+    np.testing.assert_array_equal(labels, expected)
+
+
+def test_keep_and_fill() -> None:
+    saliency = generate.blobs(96, 1)
+    one = postprocess.clean(saliency, replace(FAST, keep_largest=True))
+    assert postprocess.connected_components(one >= 0.1, True)[1] == 1
+    assert np.all((one == saliency) | (one == 0)) and one[38, 20] == saliency[38, 20]
+    several = postprocess.clean(saliency, replace(FAST, min_area=0.005))
+    assert 1 < postprocess.connected_components(several >= 0.1, True)[1] < 4
+    filled = postprocess.clean(saliency, replace(FAST, fill_holes=0.05))
+    expected = ndimage.binary_fill_holes(saliency >= 0.5)
+    np.testing.assert_array_equal(filled >= 0.5, expected)
+    assert postprocess.clean(saliency, FAST) is saliency
+
+
+def test_nothing_found_stays_nothing() -> None:
+    nothing = np.zeros((32, 32), np.float32)
+    rgb = np.random.default_rng(0).integers(0, 256, (50, 70, 3)).astype(np.uint8)
+    for preset in (FAST, BALANCED, replace(BALANCED, keep_largest=True, fill_holes=0.1, feather=3)):
+        assert not postprocess.matte(rgb, nothing, preset).any()
+        assert (postprocess.matte(rgb, nothing + 1, preset) == 255).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 12), st.integers(0, 2**31))
+def test_box_mean_is_the_mean_of_its_window(height: int, width: int, radius: int, seed: int) -> None:
+    plane = np.random.default_rng(seed).random((height, width)).astype(np.float32)
+    means = postprocess.box_mean(plane[None], radius)[0]
+    y, x = seed % height, seed // 7 % width
+    window = plane[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1]
+    assert means[y, x] == pytest.approx(window.mean(dtype=np.float64), abs=1e-9)
+
+
+def test_guided_filter_is_the_papers() -> None:
+    """Without weights: the colour guided filter, written down plainly with numpy's solver."""
+    rng = np.random.default_rng(1)
+    guide, target = rng.random((3, 15, 18)).astype(np.float32), rng.random((15, 18)).astype(np.float32)
+    r, epsilon = 2, 0.01
+    a, b = np.zeros((3, 15, 18)), np.zeros((15, 18))
+    for y in range(15):
+        for x in range(18):
+            window = (slice(max(0, y - r), y + r + 1), slice(max(0, x - r), x + r + 1))
+            colours = guide[:, *window].reshape(3, -1).astype(np.float64)
+            p = target[window].ravel().astype(np.float64)
+            mean, var = colours.mean(axis=1), np.cov(colours, bias=True) + epsilon * np.eye(3)
+            a[:, y, x] = np.linalg.solve(var, (colours * p).mean(axis=1) - mean * p.mean())
+            b[y, x] = p.mean() - a[:, y, x] @ mean
+    expected = postprocess.box_mean(np.concatenate((a, b[None])), r)
+    actual = postprocess.guided_coefficients(
+        guide, target, replace(BALANCED, radius=r, epsilon=epsilon, confidence=0.0, passes=1)
+    )
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
+
+
+def scene(size: int = 480) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A picture of thin spokes on a gradient, its exact matte, and that matte at a network's resolution."""
+    y, x = np.mgrid[0:size, 0:size].astype(np.float64) / size - 0.5
+    radius, angle = np.hypot(x, y), np.arctan2(y, x)
+    alpha = np.clip((0.2 - radius) * size / 4 + 0.5, 0, 1)
+    spokes = np.clip((np.cos(angle * 30) - 0.6) * 3, 0, 1) * np.clip((0.35 - radius) * 20, 0, 1)
+    alpha = np.maximum(alpha, spokes)[..., None]
+    front = np.stack((200 + 30 * x, 60 + 40 * y, 50 + 0 * x), -1)
+    back = np.stack((60 + 90 * x, 110 + 60 * y, 170 + 0 * x), -1)
+    rgb = np.floor(front * alpha + back * (1 - alpha) + 0.5).astype(np.uint8)
+    small = alpha[..., 0].reshape(size // 4, 4, size // 4, 4).mean((1, 3)).astype(np.float32)
+    return rgb, alpha[..., 0], small
+
+
+def error(matte: np.ndarray, alpha: np.ndarray) -> float:
+    return float(np.abs(matte / 255 - alpha).sum())
+
+
+def test_balanced_brings_thin_structures_back() -> None:
+    rgb, alpha, small = scene()
+    plain = error(postprocess.matte(rgb, small, FAST), alpha)
+    assert error(postprocess.matte(rgb, small, BALANCED), alpha) <= 0.75 * plain
+
+
+def test_best_brings_thin_structures_back() -> None:
+    pytest.importorskip("pymatting")
+    rgb, alpha, small = scene(240)
+    plain = error(postprocess.matte(rgb, small, FAST), alpha)
+    assert error(postprocess.matte(rgb, small, BEST), alpha) <= 0.6 * plain
+
+
+def test_best_without_pymatting_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pymatting", None)
+    rgb, _, small = scene(60)
+    with pytest.raises(ConfigError, match="pip install"):
+        postprocess.matte(rgb, small, BEST)
+
+
+def test_large_working_factors_and_tiny_pictures() -> None:
+    rng = np.random.default_rng(0)
+    small = rng.random((20, 20)).astype(np.float32)
+    for height, width in ((1, 1), (1, 3000), (2000, 2), (3, 3), (33, 700)):
+        rgb = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+        alpha = postprocess.matte(rgb, small)
+        assert alpha.shape == (height, width)
+        assert postprocess.estimate_foreground(rgb, alpha).shape == rgb.shape
+
+
+def test_threshold_feather_and_own_alpha() -> None:
+    rgb, _, small = scene(120)
+    hard = postprocess.matte(rgb, small, replace(FAST, threshold=0.5))
+    assert set(np.unique(hard)) == {0, 255}
+    soft = postprocess.matte(rgb, small, replace(FAST, threshold=0.5, feather=2.0))
+    expected = ndimage.uniform_filter(ndimage.uniform_filter(hard / 255, 5), 5)
+    assert np.abs(soft / 255 - expected)[10:-10, 10:-10].max() < 0.01
+    own = np.full(hard.shape, 128, np.uint8)
+    assert int(postprocess.matte(rgb, small, replace(FAST, threshold=0.5), own).max()) == 128
+
+
+def test_foreground_colours_lose_the_background() -> None:
+    rgb, alpha, _ = scene()
+    size = rgb.shape[0]
+    y, x = np.mgrid[0:size, 0:size].astype(np.float64) / size - 0.5
+    front = np.stack((200 + 30 * x, 60 + 40 * y, 50 + 0 * x), -1)
+    eight = postprocess.to_alpha(alpha.astype(np.float32))
+    soft = (eight > 12) & (eight < 255)
+    estimated = postprocess.estimate_foreground(rgb, eight)
+    before, after = np.abs(rgb - front)[soft].mean(), np.abs(estimated - front)[soft].mean()
+    assert after <= 0.5 * before
+    assert (estimated[eight == 0] == 0).all()
+    np.testing.assert_array_equal(estimated[eight == 255], rgb[eight == 255])
+
+
+def test_foreground_is_as_good_as_pymattings() -> None:
+    pymatting = pytest.importorskip("pymatting")
+    rgb, alpha, _ = scene(240)
+    size = rgb.shape[0]
+    y, x = np.mgrid[0:size, 0:size].astype(np.float64) / size - 0.5
+    front = np.stack((200 + 30 * x, 60 + 40 * y, 50 + 0 * x), -1)
+    soft = (alpha > 0.05) & (alpha < 1)
+    theirs = pymatting.estimate_foreground_ml(rgb / 255.0, alpha) * 255
+    ours = postprocess.estimate_foreground(rgb, postprocess.to_alpha(alpha.astype(np.float32)))
+    before = np.abs(rgb - front)[soft].mean()
+    gained, possible = before - np.abs(ours - front)[soft].mean(), before - np.abs(theirs - front)[soft].mean()
+    assert gained >= 0.8 * possible
+
+
+@settings(max_examples=100, deadline=None)
+@given(arrays(bool, st.tuples(st.integers(1, 10), st.integers(1, 10))))
+def test_contours_fill_to_the_mask(mask: np.ndarray) -> None:
+    crossings = np.zeros(mask.shape, int)
+    for polygon in contours(mask):
+        for (x0, y0), (x1, y1) in zip(polygon, polygon[1:] + polygon[:1], strict=True):
+            assert (x0 == x1) != (y0 == y1)
+            if x0 == x1:
+                crossings[int(min(y0, y1)) : int(max(y0, y1)), int(x0) :] += 1
+    np.testing.assert_array_equal(crossings % 2 == 1, mask)
+
+
+def test_contours_of_a_square_and_a_circle() -> None:
+    mask = np.zeros((5, 6), bool)
+    mask[1:4, 2:5] = True
+    assert contours(mask) == [[(2, 1), (5, 1), (5, 4), (2, 4)]]
+    assert svg_path(contours(mask)) == "M2 1L5 1L5 4L2 4Z"
+    y, x = np.mgrid[0:200, 0:200]
+    circle = np.hypot(x - 99.5, y - 99.5) < 80
+    (full,), (short,) = contours(circle), contours(circle, 1.5)
+    assert len(short) < len(full) / 5
+    assert all(abs(np.hypot(px - 100, py - 100) - 80) < 2.5 for px, py in short)
+    assert simplify([(0, 0), (1, 0), (1, 1)], 5) == [(0, 0), (1, 0), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"min_area": -1},
+        {"fill_holes": 2},
+        {"feather": 1e9},
+        {"threshold": 0},
+        {"radius": 0},
+        {"passes": 0},
+        {"epsilon": 0},
+        {"epsilon": float("nan")},
+        {"working_side": 1},
+    ],
+)
+def test_settings_that_cannot_work(changes: dict) -> None:
+    with pytest.raises(ConfigError):
+        replace(BALANCED, **changes)
+
+
+def test_every_setting_has_its_reason() -> None:
+    source = Path(postprocess.__file__).read_text(encoding="utf-8")
+    for field in fields(Refinement):
+        line = next(line for line in source.splitlines() if line.startswith(f"    {field.name}: "))
+        assert "  # " in line
