@@ -2,7 +2,9 @@
 
 The converter is `onnxruntime.tools`, where the former `onnxruntime-tools` package lives on. A `.ort` file is the graph
 after onnxruntime's own optimisation, which minimal builds of the engine need; it starts no faster and is no smaller.
-Weights stored as float16 come out as float32, so only float32 and int8 models are worth converting.
+Weights stored as float16 come out as float32, so only float32 and int8 models are worth converting. It is the one
+artifact whose bytes differ from run to run: onnxruntime writes a table of type names in the order of a hash map in
+memory, about 50 bytes of it; the graph and the masks are the same.
 """
 
 from __future__ import annotations

@@ -170,9 +170,7 @@ def test_command_writes_proven_models_and_true_sidecars(
     assert out.with_name("fp16.onnx").read_bytes() == store_half(graph).SerializeToString(deterministic=True)
     half = verify_artifact(out.with_name("fp16.onnx"))["figures"]
     assert half["max_difference"] < 1e-4 and half["max_difference_from_fp32"] < 5e-3
-    again = out.with_suffix(".ort").read_bytes()
-    write_ort(out)
-    assert out.with_suffix(".ort").read_bytes() == again
+    assert printed[str(out.with_suffix(".ort"))]["figures"]["max_difference_from_onnx"] < 1e-4
 
 
 def test_another_process_with_another_hash_seed_writes_the_same_bytes(
