@@ -14,6 +14,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_one_job_two_jobs_and_a_second_run(tmp_path: Path, model: str) -> None:
 def test_what_changed_is_done_again(tmp_path: Path, model: str) -> None:
     folder, out = photos(tmp_path / "in", 4), tmp_path / "out"
 
-    def statuses(**changes: object) -> list[str]:
+    def statuses(**changes: Any) -> list[str]:
         tasks, journal = tasks_for(folder, out)
         return [r.status for r in run(tasks, replace(BatchSettings(model), journal=journal, **changes), 1)]
 

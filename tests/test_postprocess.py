@@ -37,7 +37,8 @@ def compute(case: dict[str, Any]) -> np.ndarray:
         refinement = Refinement(**parameters)
         if name == "matte":
             return postprocess.matte(inputs["rgb"], inputs["saliency"], refinement, inputs.get("alpha"))
-        return np.concatenate([v for _, v in postprocess.refine_guided(*inputs.values(), refinement)])
+        bands = postprocess.refine_guided(inputs["rgb"], inputs["saliency"], refinement)
+        return np.concatenate([v for _, v in bands])
     if name == "composite":
         return composite(inputs["rgb"], inputs["alpha"], Background(tuple(parameters["colour"])))
     if name == "to_pixels":

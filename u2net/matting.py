@@ -4,8 +4,8 @@ Levin, Lischinski & Weiss, "A Closed Form Solution to Natural Image Matting" (20
 colour model fits best. Notable choices:
 
 - The trimap is the network's map, eroded: a pixel is known where everything within `MARGIN` pixels is surely subject or
-  surely background. Elsewhere the map stays a weak prior, so that translucent subjects, which no trimap can know, keep
-  their opacity.
+  surely background. Elsewhere the matte of the guided filter is a weak prior, so that translucent subjects, which no
+  trimap can know, keep their opacity.
 - The system is solved on the working grid of `postprocess` (here with `MATTING_SIDE`), only around unknown pixels; its
   solution is brought to full size by one pass of the guided filter, whose coefficients are the same local colour model.
 """
@@ -28,6 +28,7 @@ from .postprocess import (
     _Upsampler,
     box_mean,
     guided_coefficients,
+    refine_guided,
     working_factor,
 )
 from .preprocess import resize_bilinear
@@ -41,7 +42,7 @@ MATTING_SIDE = 800  # longest side of the working grid: a few seconds and 300 MB
 SURE = 0.05  # a pixel is surely background under this, surely subject over 1 − this
 MARGIN = 2  # pixels of the working grid by which sure regions shrink: networks are surest where hair begins
 KNOWN_WEIGHT = 100.0  # of known pixels, as is usual for closed-form matting
-PRIOR_WEIGHT = 1e-2  # of the map elsewhere, times |2p − 1|; the Laplacian's own weights are near 1
+PRIOR_WEIGHT = 3e-2  # of that prior, p, elsewhere, times |2p − 1|; the Laplacian's own weights are near 1
 
 
 def refine_matting(rgb: ByteArray, saliency: FloatArray, settings: Refinement) -> Iterator[tuple[slice, FloatArray]]:
@@ -55,7 +56,7 @@ def refine_matting(rgb: ByteArray, saliency: FloatArray, settings: Refinement) -
     reduced = _reduced(rgb, k)
     h, w = reduced.shape[:2]
     prior = resize_bilinear(saliency, h, w, (size_y * k / height, size_x * k / width))
-    solved = solve_matte(reduced, prior)
+    solved = solve_matte(reduced, prior, settings)
     if k == 1:
         for band in _bands(height, width):
             yield band, solved[band]
@@ -75,13 +76,14 @@ def refine_matting(rgb: ByteArray, saliency: FloatArray, settings: Refinement) -
         yield band, p + unsure * (q - p)
 
 
-def solve_matte(rgb: ByteArray, prior: FloatArray) -> FloatArray:
+def solve_matte(rgb: ByteArray, prior: FloatArray, settings: Refinement) -> FloatArray:
     """The closed-form matte, float32 (h, w) in [0, 1], of uint8 (h, w, 3) given the map at the same size."""
     try:
         import pymatting  # noqa: F401
     except ImportError:
         raise ConfigError("the preset 'best' needs pymatting: pip install 'u2net-web[matting]'") from None
     flags = np.stack((prior > 1 - SURE, prior < SURE)).astype(np.float32)
+    start = np.concatenate([values for _, values in refine_guided(rgb, prior, settings)])
     known: npt.NDArray[np.bool_] = np.any(box_mean(flags, MARGIN) > 0.999, axis=0)
     solved = np.array(prior)
     rows, columns = np.flatnonzero((~known).any(axis=1)), np.flatnonzero((~known).any(axis=0))
@@ -91,7 +93,7 @@ def solve_matte(rgb: ByteArray, prior: FloatArray) -> FloatArray:
         slice(max(0, int(rows[0]) - 2), int(rows[-1]) + 3),
         slice(max(0, int(columns[0]) - 2), int(columns[-1]) + 3),
     )
-    p, sure = prior[part].astype(np.float64), known[part]
+    p, sure = start[part].astype(np.float64), known[part]
     if min(p.shape) < 3:
         return solved
     with redirect_stdout(sys.stderr):  # pymatting prints advice, and standard output may carry a picture
@@ -109,7 +111,7 @@ def _solve(picture: npt.NDArray[np.float64], p: npt.NDArray[np.float64], sure: n
     system = (laplacian + scipy.sparse.diags(weights)).tocsc()
     try:
         preconditioner = ichol(system, discard_threshold=1e-3)
-        matte = cg(system, weights * p.ravel(), M=preconditioner, rtol=1e-4, maxiter=500)
+        matte = cg(system, weights * p.ravel(), M=preconditioner, rtol=1e-5, maxiter=1000)
     except ValueError:  # a picture of flat colours defeats the incomplete factorisation, a plain solver copes
         matte = scipy.sparse.linalg.spsolve(system, weights * p.ravel())
     return np.clip(np.nan_to_num(matte), 0, 1).reshape(p.shape).astype(np.float32)
