@@ -14,6 +14,9 @@ from u2net.errors import ConfigError, U2NetError
 
 __all__ = ["main"]
 
+#: Pixels per layer that --fast solves on.
+FAST_SAMPLES = 8192
+
 EPILOG = """examples:
   python -m quantize build/small/fp32.onnx --calib photographs/ --out build/small/int8.onnx
   python -m quantize build/small/fp32.onnx --out build/small/int8.onnx --fast
@@ -74,12 +77,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", metavar="FILE.onnx", type=Path, required=True, help="where the int8 model goes")
     _add_pictures(parser)
     how = parser.add_argument_group("how")
-    how.add_argument("--fast", action="store_true", help="correct biases only (--method bias): half the time")
+    how.add_argument("--fast", action="store_true", help="round to nearest after refitting (--method refit), on half the samples")
     how.add_argument(
         "--method",
-        choices=("nearest", "bias", "learned"),
-        help="nearest: round; bias: round, then correct biases layer by layer; learned: choose integers, biases and "
-        "float layers against the float output (default)",
+        choices=("nearest", "bias", "refit", "learned"),
+        help="nearest: round; bias: and correct biases layer by layer; refit: solve weights and biases against the "
+        "float output, then round; learned: solve for the integers themselves (default)",
     )
     how.add_argument(
         "--calibrator",
@@ -113,18 +116,19 @@ def _add_pictures(parser: argparse.ArgumentParser, count: int = 64) -> None:
 
 
 def _settings(arguments: argparse.Namespace) -> Any:
-    if arguments.fast and arguments.method not in (None, "bias"):
-        raise ConfigError(f"--fast means --method bias; drop it for --method {arguments.method}")
+    if arguments.fast and arguments.method not in (None, "refit"):
+        raise ConfigError(f"--fast means --method refit; drop it for --method {arguments.method}")
     from .settings import QuantizeSettings
 
     return QuantizeSettings(
-        method="bias" if arguments.fast else arguments.method or "learned",
+        method="refit" if arguments.fast else arguments.method or "learned",
         calibrator=arguments.calibrator,
         format=arguments.format,
         count=arguments.count,
         seed=arguments.seed,
         floor=arguments.floor,
         budget=arguments.budget,
+        samples=FAST_SAMPLES if arguments.fast else QuantizeSettings.samples,
         keep_float=tuple(arguments.keep_float),
         threads=arguments.threads,
     )
@@ -212,7 +216,7 @@ def _measure(arguments: argparse.Namespace, measure: Any) -> int:
         check_count=arguments.check,
         threads=arguments.threads,
         floor=0.0,
-        method="bias" if getattr(arguments, "fast", False) else "learned",
+        method="refit" if getattr(arguments, "fast", False) else "learned",
     )
     with _progress() as report:
         rows, table = measure(arguments.model, arguments.calib, arguments.data, settings, report)

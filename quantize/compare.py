@@ -51,8 +51,9 @@ ABLATION: tuple[tuple[str, dict[str, Any]], ...] = (
     ("+ MSE ranges", {"method": "nearest", "split": False, "equalize": False}),
     ("+ constant channels split", {"method": "nearest", "equalize": False}),
     ("+ channels equalized", {"method": "nearest"}),
-    ("+ biases corrected (`--fast`)", {"method": "bias"}),
-    ("+ rounding learned (default)", {"method": "learned"}),
+    ("+ biases corrected layer by layer", {"method": "bias"}),
+    ("+ weights refitted layer by layer (`--fast`)", {"method": "refit"}),
+    ("+ integers learned (default)", {"method": "learned"}),
 )
 #: The defaults with one thing taken away.
 WITHOUT: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -140,7 +141,7 @@ def compare(
         contenders.append((f"onnxruntime quantize_static, {method}", _onnxruntime(method)))
     if importlib.util.find_spec("nncf") is not None:
         contenders.append(("NNCF defaults", _nncf))
-    contenders.append(("this project, `--fast`", _ours("bias")))
+    contenders.append(("this project, `--fast`", _ours("refit")))
     if settings.method == "learned":
         contenders.append(("**this project**", _ours("learned")))
     rows = []

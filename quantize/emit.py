@@ -156,7 +156,19 @@ class _Writer:
                 self.write_other(node)
 
     def write_relu(self, node: onnx.NodeProto) -> None:
-        raise NotImplementedError
+        """A ReLU whose result is quantized: with zero point 0, quantizing cuts negatives off and is the ReLU."""
+        output = node.output[0]
+        conv = self.relu_of[output]
+        if self.plan.range_of(output).zero_point != 0:
+            self.write_other(node)
+        elif conv.name not in self.plan.region.integer and self.is_quantized(conv.input):
+            # onnxruntime rounds the weights of a float convolution between two quantized tensors by itself, to nearest
+            # (WeightBiasQuantization); it does not look behind a Max
+            self.weights["quantize/zero"] = np.zeros((), np.float32)
+            self.add("Max", [node.input[0], "quantize/zero"], [output], node.name)
+            self.quantize(output, output)
+        else:
+            self.quantize(node.input[0], output)
 
     def write_integer_conv(self, conv: Conv, node: onnx.NodeProto, quantized: QuantizedConv) -> None:
         raise NotImplementedError
@@ -177,13 +189,6 @@ class _QdqWriter(_Writer):
     def __init__(self, graph: FloatGraph, plan: Plan, form: Format) -> None:
         super().__init__(graph, plan)
         self.form = form
-
-    def write_relu(self, node: onnx.NodeProto) -> None:
-        # with zero point 0, quantizing cuts negatives off, which is what ReLU does
-        if self.plan.range_of(node.output[0]).zero_point == 0:
-            self.quantize(node.input[0], node.output[0])
-        else:
-            self.write_other(node)
 
     def write_integer_conv(self, conv: Conv, node: onnx.NodeProto, quantized: QuantizedConv) -> None:
         if self.form == "weights":
@@ -226,12 +231,8 @@ class _OperatorWriter(_Writer):
         self.fused: set[str] = set()
 
     def write_relu(self, node: onnx.NodeProto) -> None:
-        if self.relu_of[node.output[0]].name in self.fused:
-            return
-        if self.plan.range_of(node.output[0]).zero_point == 0:
-            self.quantize(node.input[0], node.output[0])
-        else:
-            super().write_other(node)
+        if self.relu_of[node.output[0]].name not in self.fused:
+            super().write_relu(node)
 
     def write_integer_conv(self, conv: Conv, node: onnx.NodeProto, quantized: QuantizedConv) -> None:
         target = conv.output if conv.output in self.relu_of else conv.preactivation

@@ -305,8 +305,6 @@ def mask_importance(graph: FloatGraph, observed: Observations) -> dict[str, Arra
         for name, shape in graph.shapes.items()
         if len(shape) == 4 and name not in graph.weights
     }
-    for name in graph.outputs:
-        reach[name] += 1.0
     active = {conv.output: (observed.samples[conv.preactivation] > 0).mean(0) for conv in graph.convs if conv.relu}
     for node in reversed(graph.nodes):
         arrived = reach.get(node.output[0])
@@ -314,6 +312,8 @@ def mask_importance(graph: FloatGraph, observed: Observations) -> dict[str, Arra
             continue
         conv = graph.conv_of.get(node.name)
         if conv is not None:
+            if not arrived.any():  # nothing after it is a convolution: this one makes the mask
+                arrived += 1.0
             energy = (graph.weights[conv.weight].astype(np.float64) ** 2).sum((2, 3))
             if conv.group == 1:
                 reach[conv.input] += arrived @ energy

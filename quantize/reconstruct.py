@@ -22,13 +22,16 @@ from .emit import ActivationRange, Plan, QuantizedConv, emit
 from .graph import Conv, FloatGraph
 from .observe import Observations
 from .region import Region
-from .rounding import Moments, RoundingSettings, constant_scale, refit, round_compensated, round_nearest
+from .rounding import Moments, RoundingSettings, refit, round_compensated, round_nearest
 from .sessions import open_session
 
 __all__ = ["Method", "reconstruct", "round_all"]
 
 FloatArray = npt.NDArray[np.float32]
-Method = Literal["nearest", "bias", "learned"]
+Method = Literal["nearest", "bias", "refit", "learned"]
+
+#: Largest magnitude of an integer bias; the products that are added to it need the rest of the 32 bits.
+BIAS_LIMIT = 2.0**28
 
 #: Called with the number of layers done and of all layers.
 Progress = Callable[[int, int], None]
@@ -40,7 +43,9 @@ def round_all(graph: FloatGraph, region: Region, ranges: Mapping[int, Activation
     for conv in graph.convs:
         if conv.name in region.integer:
             weight, scale = round_nearest(graph.weights[conv.weight])
-            convs[conv.name] = _scale_constants(QuantizedConv(weight, scale, graph.weights[conv.bias]))
+            known = ranges.get(region.group.get(conv.input, -1))
+            rounded = QuantizedConv(weight, scale, graph.weights[conv.bias])
+            convs[conv.name] = rounded if known is None else fit_bias(rounded, known.scale)
     return Plan(region, ranges, convs)
 
 
@@ -57,8 +62,8 @@ def reconstruct(
 ) -> tuple[FloatGraph, Plan]:
     """Choose integers and biases layer by layer; returns the graph with float layers refitted, and the filled plan.
 
-    `inputs` are the network inputs that `observed` was made from. With method `bias` the integers are the nearest ones
-    and only the biases answer to the pictures; with `learned` integers, biases and the layers that stay in float do.
+    `inputs` are the network inputs that `observed` was made from. What answers to the pictures: with method `bias` the
+    biases; with `refit` the float weights too, before they are rounded to nearest; with `learned` the integers as well.
     """
     if method == "nearest":
         return graph, round_all(graph, plan.region, plan.ranges)
@@ -76,6 +81,8 @@ def reconstruct(
                 moments = _collect(graph, plan, step, conv, observed, store, weights, threads, len(inputs), method)
                 if conv.name in plan.region.integer:
                     solved = _solve(graph, conv, moments, method, settings)
+                    if conv.input in plan.region.group:
+                        solved = fit_bias(solved, plan.range_of(conv.input).scale)
                     convs[conv.name] = solved
                     weights[conv.weight], weights[conv.bias] = solved.dequantized(), solved.bias
                 else:
@@ -240,7 +247,7 @@ def _collect(
         model = _runnable(graph, step.patch_nodes, step.patch_inputs, step.patches, weights, store)
         session = open_session(model, threads)
     weight = graph.weights[conv.weight]
-    moments = Moments(weight[0].size * conv.group, len(weight), second=method == "learned" and conv.group == 1)
+    moments = Moments(weight[0].size * conv.group, len(weight), second=method != "bias" and conv.group == 1)
     targets = observed.samples[conv.preactivation]
     resolution = graph.shapes[conv.preactivation][2:]
     known = plan.range_of(conv.input) if conv.input in plan.region.group else None
@@ -279,23 +286,32 @@ def _solve(
     weight = graph.weights[conv.weight]
     if method == "learned" and moments.second:
         integers, scale, bias = round_compensated(weight.reshape(len(weight), -1), moments, settings)
-        return _scale_constants(QuantizedConv(integers.reshape(weight.shape), scale, bias))
+        return QuantizedConv(integers.reshape(weight.shape), scale, bias)
+    if method == "refit" and moments.second:
+        weight, _ = _solve_float(graph, conv, moments, method, settings)
     integers, scale = round_nearest(weight)
     rounded = QuantizedConv(integers, scale, graph.weights[conv.bias])
-    return _scale_constants(replace(rounded, bias=_mean_bias(rounded.dequantized(), conv, moments)))
+    return replace(rounded, bias=_mean_bias(rounded.dequantized(), conv, moments))
 
 
-def _scale_constants(conv: QuantizedConv) -> QuantizedConv:
-    """Give output channels without weights a scale at which their integer bias is exact enough."""
+def fit_bias(conv: QuantizedConv, input_scale: float) -> QuantizedConv:
+    """Coarsen the scale of output channels whose bias would not fit 32 bits beside their weights.
+
+    Those are channels with a bias and hardly any weights, like the constant ones that `split` makes.
+    """
+    least = np.abs(conv.bias) / np.float32(input_scale * BIAS_LIMIT)
+    short = conv.scale < least
     empty = ~conv.weight.reshape(len(conv.weight), -1).any(1)
-    return replace(conv, scale=np.where(empty, constant_scale(conv.bias), conv.scale).astype(np.float32))
+    scale = np.where(short | (empty & (least > 0)), least, conv.scale).astype(np.float32)
+    coarser = np.rint(conv.dequantized() / scale[:, None, None, None]).astype(np.int8)
+    return replace(conv, weight=np.where(short[:, None, None, None], coarser, conv.weight), scale=scale)
 
 
 def _solve_float(
     graph: FloatGraph, conv: Conv, moments: Moments, method: Method, settings: RoundingSettings
 ) -> tuple[FloatArray, FloatArray]:
     weight = graph.weights[conv.weight]
-    if method == "learned" and moments.second:
+    if moments.second:
         solved, bias = refit(weight.reshape(len(weight), -1), moments, settings)
         return solved.reshape(weight.shape).astype(np.float32), bias.astype(np.float32)
     return weight, _mean_bias(weight, conv, moments)

@@ -37,7 +37,8 @@ LIMIT = 127  # int8 without −128, so that the kernel can be symmetric
 class RoundingSettings:
     """How far the integers may move from the rounded float weights."""
 
-    ridge: float = 0.01  # pull towards the float weights and damping of the rounding, as a share of the mean variance
+    ridge: float = 0.1  # pull of the real-valued solution towards the float weights, as a share of the mean variance
+    damping: float = 0.01  # added to the covariance that rounding looks at, same unit: it is estimated from samples
     sweeps: int = 4  # of coordinate descent; the fifth moves under 0.1 % of the integers
     shrinks: tuple[float, ...] = (1.0, 0.9, 0.8)  # weight ranges tried per output channel, as shares of its extreme
 
@@ -90,11 +91,6 @@ class Moments:
         return covariance, self.xy / self.count - np.outer(x, y)
 
 
-def constant_scale(bias: FloatArray) -> FloatArray:
-    """Weight scale for output channels without weights, fine enough that the integer bias holds 12 bits and more."""
-    return np.maximum(np.abs(bias), 1e-6).astype(np.float32) / np.float32(4096)
-
-
 def round_nearest(weight: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray]:
     """Round (O, …) to int8 with one scale per output channel. A channel of zeros gets scale 1."""
     peak = np.abs(weight).reshape(len(weight), -1).max(1)
@@ -117,9 +113,10 @@ def round_compensated(
     problem = _Problem(weight, moments, settings)
     factor = problem.feedback_factor()
     chosen, scales, error = problem.target, np.ones(len(weight)), np.full(len(weight), np.inf)
-    for shrink in settings.shrinks:
+    starts = [(_error_feedback, shrink) for shrink in settings.shrinks] + [(_nearest, 1.0)]
+    for start, shrink in starts:
         scale = _scales(problem.target, shrink)
-        integers = _error_feedback(problem.target / scale, factor)
+        integers = start(problem.target / scale, factor)
         residual = integers * scale - problem.target
         found = np.einsum("ko,ko->o", residual, problem.matrix @ residual)
         better = found < error
@@ -137,25 +134,32 @@ class _Problem:
     def __init__(self, weight: FloatArray, moments: Moments, settings: RoundingSettings) -> None:
         covariance, cross = moments.centred()
         start = weight.astype(np.float64).T
+        level = max(float(np.mean(np.diagonal(covariance))), 1e-12)
+        diagonal = np.diag_indices_from(covariance)
+        self.matrix = covariance.copy()
+        self.matrix[diagonal] += level * settings.damping
         cross -= covariance @ start
-        level = max(float(np.mean(np.diagonal(covariance))), 1e-12) * settings.ridge
-        covariance[np.diag_indices_from(covariance)] += level
-        self.matrix = covariance
-        lower = scipy.linalg.cholesky(covariance, lower=True, check_finite=False)
-        inverse, _ = scipy.linalg.lapack.dpotri(lower, lower=1, overwrite_c=1)
-        inverse = np.tril(inverse)
-        inverse += np.tril(inverse, -1).T
-        self.inverse = inverse
-        self.target = start + inverse @ cross
+        covariance[diagonal] += level * settings.ridge
+        self.target = start + scipy.linalg.cho_solve(scipy.linalg.cho_factor(covariance, check_finite=False), cross)
+        self.target[:, ~start.any(0)] = 0  # a channel without weights has nothing to weigh
 
     def feedback_factor(self) -> Array64:
         """Upper Cholesky factor of the inverse: its rows say how later taps take up an earlier one's error."""
-        return scipy.linalg.cholesky(self.inverse, lower=False, check_finite=False)
+        lower = scipy.linalg.cholesky(self.matrix, lower=True, check_finite=False)
+        inverse, _ = scipy.linalg.lapack.dpotri(lower, lower=1, overwrite_c=1)
+        inverse = np.tril(inverse)
+        inverse += np.tril(inverse, -1).T
+        return scipy.linalg.cholesky(inverse, lower=False, check_finite=False)
 
 
 def _scales(target: Array64, shrink: float) -> Array64:
     peak = np.abs(target).max(0) * shrink
     return np.where(peak > 0, peak / LIMIT, 1.0).astype(np.float32).astype(np.float64)
+
+
+def _nearest(values: Array64, factor: Array64) -> Array64:
+    """Each to its own nearest: seldom the best start, but then no layer is worse off than with plain rounding."""
+    return np.clip(np.rint(values), -LIMIT, LIMIT)
 
 
 def _error_feedback(values: Array64, factor: Array64, block: int = 64) -> Array64:

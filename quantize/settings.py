@@ -15,7 +15,7 @@ from .rounding import RoundingSettings
 
 __all__ = ["QuantizeSettings"]
 
-METHODS = ("nearest", "bias", "learned")
+METHODS = ("nearest", "bias", "refit", "learned")
 FORMATS = ("qdq", "qoperator", "weights", "fp16")
 
 
@@ -23,7 +23,7 @@ FORMATS = ("qdq", "qoperator", "weights", "fp16")
 class QuantizeSettings:
     """One quantization from float ONNX to int8 ONNX."""
 
-    method: Method = "learned"  # integers chosen against the float output; `bias` is what --fast uses
+    method: Method = "learned"  # integers chosen against the float output; `refit` is what --fast uses
     calibrator: Calibrator = "mse"  # least error on U²-Net's long-tailed activations of the four
     format: Literal["qdq", "qoperator", "weights", "fp16"] = "qdq"  # the form that every engine reads
     count: int = 64  # calibration pictures; 128 gain nothing that can be measured

@@ -33,6 +33,14 @@ MOVING = {"Relu", "MaxPool", "Resize"}
 
 
 @dataclass(frozen=True)
+class _Split:
+    """What is done to one convolution's output."""
+
+    constants: Mapping[int, float]  # channel → its c
+    level: float  # value of the further channel: that of the widest channel left, so that it widens no range
+
+
+@dataclass(frozen=True)
 class SplitSettings:
     """When a channel is split."""
 
@@ -45,7 +53,7 @@ def split_constants(
 ) -> tuple[FloatGraph, Observations, tuple[str, ...]]:
     """The graph with nearly constant channels split, what was observed of it, and which channels (`conv[index]`)."""
     settings = settings or SplitSettings()
-    constants: dict[str, dict[int, float]] = {}
+    splits: dict[str, _Split] = {}
     origins = _trace(graph)
     movable = _movable(graph, origins)
     for conv in graph.convs:
@@ -56,27 +64,28 @@ def split_constants(
         worth = (constant > 0) & (high > settings.gain * (high - constant))
         found = {int(index): float(constant[index]) for index in np.flatnonzero(worth)}
         if found:
-            constants[conv.output] = found
-    if not constants:
+            left = np.maximum(high - np.where(worth, constant, 0), 0)
+            splits[conv.output] = _Split(found, float(left.max()) or 1.0)
+    if not splits:
         return graph, observed, ()
 
     weights: dict[str, npt.NDArray] = {}
     for conv in graph.convs:
         weight = graph.weights[conv.weight].astype(np.float64)
         bias = graph.weights[conv.bias].astype(np.float64)
-        if conv.input in origins and any(source in constants for source, _ in origins[conv.input]):
-            weight, bias = _read_split(conv, weight, bias, origins[conv.input], constants)
-        if conv.output in constants:
-            weight, bias = _make_split(weight, bias, constants[conv.output])
-        if weight.shape != graph.weights[conv.weight].shape or conv.output in constants:
+        if conv.input in origins and any(source in splits for source, _ in origins[conv.input]):
+            weight, bias = _read_split(conv, weight, bias, origins[conv.input], splits)
+        if conv.output in splits:
+            weight, bias = _make_split(weight, bias, splits[conv.output])
+        if weight.shape != graph.weights[conv.weight].shape or conv.output in splits:
             weights[conv.weight], weights[conv.bias] = weight.astype(np.float32), bias.astype(np.float32)
-    changed = _with_channel_counts(graph.replaced(weights), origins, constants).reshaped()
-    names = tuple(f"{conv.name}[{index}]" for conv in graph.convs for index in constants.get(conv.output, {}))
-    return changed, _observed_split(graph, observed, constants), names
+    changed = _with_channel_counts(graph.replaced(weights), origins, splits).reshaped()
+    names = tuple(f"{conv.name}[{index}]" for conv in graph.convs for index in _constants(splits, conv.output))
+    return changed, _observed_split(graph, observed, splits), names
 
 
 def _with_channel_counts(
-    graph: FloatGraph, origins: Mapping[str, list[tuple[str, int]]], constants: Mapping[str, Mapping[int, float]]
+    graph: FloatGraph, origins: Mapping[str, list[tuple[str, int]]], splits: Mapping[str, _Split]
 ) -> FloatGraph:
     """The graph with the target sizes of its resizes, which name the channels too, brought up to date."""
     model = onnx.ModelProto()
@@ -85,7 +94,7 @@ def _with_channel_counts(
     for node in model.graph.node:
         if node.op_type != "Resize" or len(node.input) < 4 or node.input[3] not in graph.weights:
             continue
-        further = len({source for source, _ in origins.get(node.input[0], ()) if source in constants})
+        further = len({source for source, _ in origins.get(node.input[0], ()) if source in splits})
         sizes = graph.weights[node.input[3]].copy()
         if further and len(sizes) == 4:
             sizes[1] += further
@@ -135,7 +144,7 @@ def _read_split(
     weight: npt.NDArray[np.float64],
     bias: npt.NDArray[np.float64],
     channels: list[tuple[str, int]],
-    constants: Mapping[str, Mapping[int, float]],
+    splits: Mapping[str, _Split],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Weights that read the channels that vary and, behind each source's own, one constant channel per source."""
     inside = np.zeros(conv.kernel, bool)  # taps that no padding reaches
@@ -148,42 +157,39 @@ def _read_split(
         parts.append(weight[:, position : position + 1])
         if index == 0:
             pending = np.zeros_like(weight[:, :1])
-        if index in constants.get(source, {}):
-            lost = weight[:, position : position + 1] * constants[source][index]
+        if index in _constants(splits, source):
+            lost = weight[:, position : position + 1] * splits[source].constants[index]
             bias = bias + (lost * inside).sum((1, 2, 3))
-            pending = pending + lost * ~inside / _level(constants[source])
+            pending = pending + lost * ~inside / splits[source].level
         last = position + 1 == len(channels) or channels[position + 1][1] == 0
-        if last and source in constants:
+        if last and source in splits:
             parts.append(pending)
     return np.concatenate(parts, 1), bias
 
 
 def _make_split(
-    weight: npt.NDArray[np.float64], bias: npt.NDArray[np.float64], constants: Mapping[int, float]
+    weight: npt.NDArray[np.float64], bias: npt.NDArray[np.float64], split: _Split
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Weights whose output lacks the constants, with one more channel that holds their level everywhere."""
     bias = bias.copy()
-    for index, constant in constants.items():
+    for index, constant in split.constants.items():
         bias[index] -= constant
-    return np.concatenate([weight, np.zeros_like(weight[:1])]), np.append(bias, _level(constants))
+    return np.concatenate([weight, np.zeros_like(weight[:1])]), np.append(bias, split.level)
 
 
-def _level(constants: Mapping[int, float]) -> float:
-    """Value of the constant channel."""
-    return max(constants.values())
+def _constants(splits: Mapping[str, _Split], output: str) -> Mapping[int, float]:
+    return splits[output].constants if output in splits else {}
 
 
-def _observed_split(
-    graph: FloatGraph, observed: Observations, constants: Mapping[str, Mapping[int, float]]
-) -> Observations:
+def _observed_split(graph: FloatGraph, observed: Observations, splits: Mapping[str, _Split]) -> Observations:
     low, high, samples = dict(observed.low), dict(observed.high), dict(observed.samples)
     for conv in graph.convs:
-        if conv.output in constants:
+        if conv.output in splits:
             name = conv.preactivation
             shift = np.zeros(len(low[name]), np.float32)
-            for index, constant in constants[conv.output].items():
+            for index, constant in splits[conv.output].constants.items():
                 shift[index] = constant
-            level = np.float32(_level(constants[conv.output]))
+            level = np.float32(splits[conv.output].level)
             low[name], high[name] = np.append(low[name] - shift, level), np.append(high[name] - shift, level)
             column = np.full((len(samples[name]), 1), level, np.float32)
             samples[name] = np.concatenate([samples[name] - shift, column], 1)
