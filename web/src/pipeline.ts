@@ -108,12 +108,12 @@ export class Pipeline {
       const matte = new MatteRows(width, height, clean(saliency, size, size, settings), size, size, settings, guided);
       timings.refineMs += clock();
       const line = new Float32Array(width);
-      const finish = (values: Float32Array, rgba: Uint8ClampedArray, at: number, y: number): void => {
+      const finish = (values: Float32Array, rgba: Uint8ClampedArray, at: number, y: number, first = 0, end = width): void => {
         const from = y * width;
-        for (let x = 0, p = at + 3; x < width; x++, p += 4) {
+        for (let x = first, p = at + first * 4 + 3; x < end; x++, p += 4) {
           alpha[from + x] = toAlpha(rgba[p] === 255 ? values[x] : values[x] * (rgba[p] / 255));
         }
-        soft.row(y, alpha, from, width);
+        soft.row(y, alpha, from, width, first, end);
       };
       let values: Float32Array | undefined = settings.feather > 0 ? new Float32Array(width * height) : undefined;
       for (const { y, rows } of bands(width, height)) {
@@ -123,7 +123,7 @@ export class Pipeline {
           const at = row * width * 4;
           const out = values ? values.subarray((y + row) * width, (y + row + 1) * width) : line;
           matte.row(y + row, rgba, at, out);
-          if (!values) finish(out, rgba, at, y + row);
+          if (!values) finish(out, rgba, at, y + row, matte.from, matte.to);
         }
         if (!values) grid?.push(alpha.subarray(y * width, (y + rows) * width), rows);
         timings.refineMs += clock();

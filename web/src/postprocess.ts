@@ -192,8 +192,8 @@ export function toAlpha(value: number): number {
  */
 export function boxMean(
   source: Float32Array | Float64Array, height: number, width: number, channels: number, radius: number, needed?: Uint8Array,
+  out = new Float32Array(source.length),
 ): Float32Array<ArrayBuffer> {
-  const out = new Float32Array(source.length);
   const stride = width * channels;
   const sums = new Float64Array(stride);
   const running = new Float64Array(channels);
@@ -283,9 +283,9 @@ function cropColours(pixels: Uint8Array, width: number, part: Part): Float32Arra
  */
 export function guidedCoefficients(
   guide: Float32Array, target: Float32Array, height: number, width: number, settings: Refinement, needed?: Uint8Array,
+  fit = new Float64Array(height * width * 4), out?: Float32Array<ArrayBuffer>,
 ): Float32Array<ArrayBuffer> {
   const { radius, confidence, epsilon } = settings;
-  const fit = new Float64Array(height * width * 4);
   const N = 14; // w, wp, wr, wg, wb, wrp, wgp, wbp, wrr, wrg, wrb, wgg, wgb, wbb
   const sums = new Float64Array(width * N);
   const S = new Float64Array(N);
@@ -362,7 +362,7 @@ export function guidedCoefficients(
       fit[i * 4 + 3] = p - ar * mr - ag * mg - ab * mb;
     }
   }
-  return boxMean(fit, height, width, 4, radius, needed);
+  return boxMean(fit, height, width, 4, radius, needed, out);
 }
 
 function anyIn(mask: Uint8Array, from: number, count: number): boolean {
@@ -409,7 +409,8 @@ function fitAll(reduced: BoxReduce, target: Float32Array, settings: Refinement):
   const p = crop(target, w, part);
   const t = p.slice();
   const needed = dilate(crop(unsure, w, part), height, width, radius + 2);
-  let fitted = guidedCoefficients(guide, t, height, width, settings, needed);
+  const fit = new Float64Array(height * width * 4);
+  const fitted = guidedCoefficients(guide, t, height, width, settings, needed, fit);
   for (let pass = 1; pass < passes; pass++) {
     for (let i = 0; i < p.length; i++) {
       if (!needed[i]) continue;
@@ -417,7 +418,7 @@ function fitAll(reduced: BoxReduce, target: Float32Array, settings: Refinement):
       const q = fitted[at] * guide[i * 3] + fitted[at + 1] * guide[i * 3 + 1] + fitted[at + 2] * guide[i * 3 + 2] + fitted[at + 3];
       t[i] = p[i] + unsureOf(p[i]) * (Math.min(1, Math.max(0, q)) - p[i]);
     }
-    fitted = guidedCoefficients(guide, t, height, width, settings, needed);
+    guidedCoefficients(guide, t, height, width, settings, needed, fit, fitted);
   }
   for (let y = 0; y < height; y++) {
     coefficients.set(fitted.subarray(y * width * 4, (y + 1) * width * 4), ((part.top + y) * w + part.left) * 4);
@@ -430,6 +431,9 @@ export class MatteRows {
   readonly #map: Stretch;
   readonly #coefficients?: Stretch;
   readonly #threshold: number | null;
+  /** Columns that the last row was computed for. */
+  from = 0;
+  to = 0;
 
   constructor(
     readonly width: number, height: number, saliency: Float32Array, mapHeight: number, mapWidth: number,
@@ -444,26 +448,45 @@ export class MatteRows {
     this.#coefficients = new Stretch(coefficients, h, w, 4, height, width, 1 / k, 1 / k);
   }
 
-  /** Row `y` of the matte in [0, 1] into `out`; its pixels are `rgba` from byte `at` on. */
+  /** Row `y` of the matte in [0, 1] into `out`, except where it is 0 (`from` and `to`); its pixels are `rgba` from `at` on. */
   row(y: number, rgba: Uint8ClampedArray | Uint8Array, at: number, out: Float32Array): void {
     const { left, right, weight } = this.#map.horizontal;
     const line = this.#map.line(y);
-    const { width } = this;
+    this.#span(line);
+    const { from, to } = this;
     let refine = false;
-    for (let x = 0; x < width; x++) {
+    for (let x = from; x < to; x++) {
       const a = line[left[x]];
       const p = a + (line[right[x]] - a) * weight[x];
       out[x] = p;
       if (p > UNSURE / 4 && p < 1 - UNSURE / 4) refine = true;
     }
     if (refine && this.#coefficients) this.#refine(y, rgba, at, out);
-    if (this.#threshold !== null) for (let x = 0; x < width; x++) out[x] = out[x] >= this.#threshold ? 1 : 0;
+    if (this.#threshold !== null) for (let x = from; x < to; x++) out[x] = out[x] >= this.#threshold ? 1 : 0;
+  }
+
+  /** Outside of `from` … `to` the row is 0 in 8 bits, refined or not. */
+  #span(line: Float32Array): void {
+    this.from = 0;
+    this.to = this.width;
+    if (this.#threshold !== null) return; // it may be lower than any value that matters otherwise
+    let first = 0;
+    while (first < line.length && line[first] <= UNSURE / 4) first++;
+    let last = line.length - 1;
+    while (last > first && line[last] <= UNSURE / 4) last--;
+    if (first === line.length) {
+      this.to = 0;
+      return;
+    }
+    const scale = this.width / line.length;
+    this.from = Math.max(0, Math.floor((first - 1) * scale) - 1);
+    this.to = Math.min(this.width, Math.ceil((last + 2) * scale) + 1);
   }
 
   #refine(y: number, rgba: Uint8ClampedArray | Uint8Array, at: number, out: Float32Array): void {
     const { left, right, weight } = this.#coefficients!.horizontal;
     const c = this.#coefficients!.line(y);
-    for (let x = 0, i = at; x < this.width; x++, i += 4) {
+    for (let x = this.from, i = at + 4 * x; x < this.to; x++, i += 4) {
       const p = out[x];
       const unsure = 2 * (1 - Math.abs(2 * p - 1));
       if (unsure < UNSURE) continue;
@@ -534,11 +557,11 @@ export class SoftBounds {
   left = Infinity;
   right = -1;
 
-  row(y: number, alpha: Uint8Array, from: number, width: number): void {
-    let first = 0;
-    while (first < width && (alpha[from + first] === 0 || alpha[from + first] === 255)) first++;
-    if (first === width) return;
-    let last = width - 1;
+  /** Row `y`, `width` values from index `from` on, of which only those from `first` to before `end` may be soft. */
+  row(y: number, alpha: Uint8Array, from: number, width: number, first = 0, end = width): void {
+    while (first < end && (alpha[from + first] === 0 || alpha[from + first] === 255)) first++;
+    if (first >= end) return;
+    let last = end - 1;
     while (alpha[from + last] === 0 || alpha[from + last] === 255) last--;
     if (this.top < 0) this.top = y;
     this.bottom = y;
@@ -565,23 +588,25 @@ export class ForegroundRows {
     };
     const colours = cropColours(reduced.pixels, w, part);
     const opacity = crop(matteReduced.pixels, w, part);
-    const first = new Float32Array(opacity.length * 6);
+    const estimates = new Float32Array(opacity.length * 6);
     for (let i = 0; i < opacity.length; i++) {
-      for (let c = 0; c < 3; c++) first[i * 6 + c] = first[i * 6 + 3 + c] = colours[i * 3 + c];
+      for (let c = 0; c < 3; c++) estimates[i * 6 + c] = estimates[i * 6 + 3 + c] = colours[i * 3 + c];
     }
-    const coarse = fuse(opacity, first, part, COLOUR_RADII[0]);
+    const scratch: [Float32Array<ArrayBuffer>, Float32Array<ArrayBuffer>] =
+      [new Float32Array(opacity.length * 8), new Float32Array(opacity.length * 8)];
+    fuse(opacity, estimates, part, COLOUR_RADII[0], scratch);
     for (let i = 0; i < opacity.length; i++) {
       const a = opacity[i] / 255;
       for (let c = 0; c < 3; c++) {
-        const f = coarse[i * 6 + c];
-        const rest = colours[i * 3 + c] - a * f - (1 - a) * coarse[i * 6 + 3 + c];
-        coarse[i * 6 + c] = Math.min(1, Math.max(0, f + a * rest));
+        const f = estimates[i * 6 + c];
+        const rest = colours[i * 3 + c] - a * f - (1 - a) * estimates[i * 6 + 3 + c];
+        estimates[i * 6 + c] = Math.min(1, Math.max(0, f + a * rest));
       }
     }
-    const fine = fuse(opacity, coarse, part, COLOUR_RADII[1]);
+    fuse(opacity, estimates, part, COLOUR_RADII[1], scratch);
     const both = new Float32Array(h * w * 6);
     for (let y = 0; y < part.height; y++) {
-      both.set(fine.subarray(y * part.width * 6, (y + 1) * part.width * 6), ((part.top + y) * w + part.left) * 6);
+      both.set(estimates.subarray(y * part.width * 6, (y + 1) * part.width * 6), ((part.top + y) * w + part.left) * 6);
     }
     this.#estimates = new Stretch(both, h, w, 6, height, width, 1 / k, 1 / k);
   }
@@ -590,7 +615,14 @@ export class ForegroundRows {
   row(y: number, rgba: Uint8ClampedArray, at: number, alpha: Uint8Array, from: number): void {
     const stretch = this.#estimates;
     let line: Float32Array | undefined;
-    for (let x = 0, p = at; x < this.width; x++, p += 4) {
+    const { width } = this;
+    let first = 0;
+    while (first < width && alpha[from + first] === 0) first++;
+    let last = width;
+    while (last > first && alpha[from + last - 1] === 0) last--;
+    rgba.fill(0, at, at + first * 4);
+    rgba.fill(0, at + last * 4, at + width * 4);
+    for (let x = first, p = at + first * 4; x < last; x++, p += 4) {
       const a8 = alpha[from + x];
       rgba[p + 3] = a8;
       if (a8 === 255) continue;
@@ -615,9 +647,11 @@ export class ForegroundRows {
   }
 }
 
-/** F̂ and B̂ from F and B, interleaved. */
-function fuse(opacity: Uint8Array, both: Float32Array, part: Part, radius: number): Float32Array<ArrayBuffer> {
-  const weighted = new Float32Array(opacity.length * 8);
+/** F and B, interleaved, become F̂ and B̂. */
+function fuse(
+  opacity: Uint8Array, both: Float32Array, part: Part, radius: number, scratch: [Float32Array<ArrayBuffer>, Float32Array<ArrayBuffer>],
+): void {
+  const weighted = scratch[0];
   for (let i = 0, from = 0, at = 0; i < opacity.length; i++, from += 6, at += 8) {
     const a = opacity[i] / 255;
     const rest = 1 - a;
@@ -630,19 +664,17 @@ function fuse(opacity: Uint8Array, both: Float32Array, part: Part, radius: numbe
     weighted[at + 6] = a;
     weighted[at + 7] = rest;
   }
-  const means = boxMean(weighted, part.height, part.width, 8, radius);
-  const out = new Float32Array(opacity.length * 6);
-  for (let to = 0, at = 0; to < out.length; to += 6, at += 8) {
+  const means = boxMean(weighted, part.height, part.width, 8, radius, undefined, scratch[1]);
+  for (let to = 0, at = 0; to < both.length; to += 6, at += 8) {
     const front = 1 / (means[at + 6] + 1e-5);
     const back = 1 / (means[at + 7] + 1e-5);
-    out[to] = means[at] * front;
-    out[to + 1] = means[at + 1] * front;
-    out[to + 2] = means[at + 2] * front;
-    out[to + 3] = means[at + 3] * back;
-    out[to + 4] = means[at + 4] * back;
-    out[to + 5] = means[at + 5] * back;
+    both[to] = means[at] * front;
+    both[to + 1] = means[at + 1] * front;
+    both[to + 2] = means[at + 2] * front;
+    both[to + 3] = means[at + 3] * back;
+    both[to + 4] = means[at + 4] * back;
+    both[to + 5] = means[at + 5] * back;
   }
-  return out;
 }
 
 /** Step 6 on a whole picture: RGBA with the matte, colours without the background's share, black where alpha is 0. */
