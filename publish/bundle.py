@@ -141,7 +141,7 @@ def _fill(
         shutil.copyfile(path, stage / path.name)
         files.append(describe_file(stage, path.name, "model", precision=precision, format="onnx"))
     for precision in ("int8", "fp32"):  # half-precision weights come out of the converter as float32
-        converted, _ = write_ort(models[precision])
+        converted = _ort_form(models[precision], sidecars[precision]["sha256"])
         shutil.copyfile(converted, stage / converted.name)
         files.append(describe_file(stage, converted.name, "model", precision=precision, format="ort"))
     engine = WEB / "node_modules" / "onnxruntime-web"
@@ -219,6 +219,17 @@ def _require_pass(settings: BundleSettings, sidecars: dict[str, dict[str, Any]])
 
 def _is_report(name: str) -> bool:
     return name in ("report.html", "report.md", "report.json")
+
+
+def _ort_form(model: Path, digest: str) -> Path:
+    """`model` in onnxruntime's own format, converted once: the converter does not give the same bytes twice."""
+    existing = model.with_suffix(".ort")
+    try:
+        if verify_artifact(existing)["inputs"].get("model") == digest:
+            return existing
+    except ArtifactError:
+        pass
+    return write_ort(model)[0]
 
 
 def _npm_pack(out: Path) -> Path:
