@@ -20,7 +20,7 @@ NODE  := eval/browser/node_modules/.package-lock.json
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup export quantize eval gate publish verify demo web train gallery bench compare-int8 sensitivity test lint check chromium lock clean
+.PHONY: help setup export quantize eval gate publish web bench compare-int8 sensitivity preview fuzz gallery test lint check chromium lock clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -51,7 +51,7 @@ NODE  := eval/browser/node_modules/.package-lock.json
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup export quantize eval gate publish verify demo web train gallery bench compare-int8 sensitivity test lint check chromium lock clean
+.PHONY: help setup export quantize eval gate publish web bench compare-int8 sensitivity preview fuzz gallery test lint check chromium lock clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -106,6 +106,12 @@ $(NODE): eval/browser/package-lock.json
 
 sensitivity: $(BUILD)/fp32.onnx | $(VENV) ## what each layer costs in masks when it becomes int8
 	$(PY) -m quantize sensitivity $< $(if $(CALIB),--calib $(CALIB)) --out $(BUILD)/sensitivity
+
+preview: | $(VENV) ## a page of procedural scenes → build/procedural.png
+	$(PY) -m datasets preview --out build/procedural.png
+
+fuzz: | $(DEV) ## ten thousand hostile files
+	$(PY) -m attacks.fuzz --cases 10000
 
 gallery: $(BUILD)/int8.onnx | $(VENV) ## a contact sheet of cut-outs to look at
 	$(PY) -m eval.gallery --model $< $(if $(EVAL),--data $(EVAL)) --out build/gallery
