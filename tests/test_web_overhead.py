@@ -6,6 +6,8 @@ The machine may be doing other things, so the best of a few runs counts, by the 
 the renderer's threads used.
 """
 
+# ruff: noqa: F811 – pytest's fixtures are imported and then named as parameters
+
 from __future__ import annotations
 
 import base64
@@ -16,7 +18,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -43,7 +45,7 @@ def photograph(width: int, height: int) -> bytes:
     waves = 18 * np.sin(x / 23) * np.cos(y / 31) + 10 * np.sin((x + y) / 7)
     rgb = np.stack((120 + waves, 130 + 30 * y / height + waves, 150 - waves), -1)
     inside = ((x - width / 2) / (width / 3.4)) ** 2 + ((y - height / 2) / (height / 2.6)) ** 2 < 1
-    rgb[inside] += np.float32((95, -40, -90))
+    rgb[inside] += np.array((95, -40, -90), np.float32)
     file = io.BytesIO()
     Image.fromarray(np.clip(rgb + grain, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
     return file.getvalue()
@@ -93,7 +95,8 @@ def measure(page: Page, data: bytes, output: str, runs: int, budget_ms: float = 
         before = processor_ms(browser)
         answer = call(
             page,
-            "const r = await window.remover.cutout(window.photos[x.key], { output: x.output }); return { ...r.timings, bytes: r.image.size }",
+            "const r = await window.remover.cutout(window.photos[x.key], { output: x.output });"
+            "return { ...r.timings, bytes: r.image.size }",
             {"key": key, "output": output},
         )
         assert "error" not in answer, answer

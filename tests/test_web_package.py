@@ -1,5 +1,7 @@
 """The browser package in real Chromium, on pages with a strict content security policy."""
 
+# ruff: noqa: F811 – pytest's fixtures are imported and then named as parameters
+
 from __future__ import annotations
 
 import base64
@@ -30,7 +32,8 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("web")]
 CREATE = "const remover = await api.createRemover({ base: 'model/', device: 'wasm', ...(x?.options) }); "
 BYTES = (
     "const bytes = async (blob) => { const b = new Uint8Array(await blob.arrayBuffer()); let s = '';"
-    " for (let i = 0; i < b.length; i += 32768) s += String.fromCharCode(...b.subarray(i, i + 32768)); return btoa(s); };"
+    " for (let i = 0; i < b.length; i += 32768) s += String.fromCharCode(...b.subarray(i, i + 32768));"
+    " return btoa(s); };"
     " const file = (name) => new Blob([Uint8Array.from(atob(x[name]), (c) => c.charCodeAt(0))]); "
 )
 
@@ -76,7 +79,9 @@ def scene(width: int = 360, height: int = 270, seed: int = 0) -> Image.Image:
 
 
 @pytest.mark.parametrize("size", [(333, 241), (1501, 1340), (64, 1000), (1, 1), (1, 40)])
-def test_alpha_equals_the_python_runner_on_the_same_pixels(page: Page, tiny_bundle: Path, size: tuple[int, int]) -> None:
+def test_alpha_equals_the_python_runner_on_the_same_pixels(
+    page: Page, tiny_bundle: Path, size: tuple[int, int]
+) -> None:
     """±1 of 255 in every pixel: box reduction, resize, normalisation, the way back, and the engine itself."""
     image = scene(*size)
     out = call(
@@ -105,7 +110,9 @@ def test_balanced_cutout_equals_the_python_runners(page: Page, tiny_bundle: Path
     premultiplying canvas costs."""
     image = scene(1400, 900)
     out = call(
-        page, BYTES + CREATE + "return bytes((await remover.cutout(file('picture'))).image)", {"picture": encoded(image, "PNG")}
+        page,
+        BYTES + CREATE + "return bytes((await remover.cutout(file('picture'))).image)",
+        {"picture": encoded(image, "PNG")},
     )
     expected = Remover(Session(tiny_bundle / "fp32.onnx", threads=1)).cutout(np.asarray(image))
     actual = decoded(out).astype(int)
@@ -123,7 +130,9 @@ def test_transparency_of_the_original_is_kept(page: Page, tiny_bundle: Path) -> 
     image.putalpha(own)
     out = call(
         page,
-        BYTES + CREATE + "const r = await remover.cutout(file('picture'), { output: 'alpha', refine: 'fast' }); return bytes(r.image)",
+        BYTES
+        + CREATE
+        + "const r = await remover.cutout(file('picture'), { output: 'alpha', refine: 'fast' }); return bytes(r.image)",
         {"picture": encoded(image, "PNG")},
     )
     session = Session(tiny_bundle / "fp32.onnx", threads=1)
@@ -134,7 +143,9 @@ def test_transparency_of_the_original_is_kept(page: Page, tiny_bundle: Path) -> 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation(page: Page, orientation: int) -> None:
-    image = Image.fromarray(np.kron(np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8), np.ones((32, 32, 1), np.uint8)))
+    image = Image.fromarray(
+        np.kron(np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8), np.ones((32, 32, 1), np.uint8))
+    )
     exif = Image.Exif()
     exif[0x0112] = orientation
     out = call(
@@ -162,7 +173,12 @@ def test_outlines_equal_the_python_runners(page: Page) -> None:
             path = call(
                 page,
                 "return api.svgPath(api.contours(Uint8Array.from(x.alpha), x.height, x.width, x.tolerance))",
-                {"alpha": (mask * 255).ravel().tolist(), "height": mask.shape[0], "width": mask.shape[1], "tolerance": tolerance},
+                {
+                    "alpha": (mask * 255).ravel().tolist(),
+                    "height": mask.shape[0],
+                    "width": mask.shape[1],
+                    "tolerance": tolerance,
+                },
             )
             assert path == svg_path(contours(mask, tolerance))
 
@@ -173,9 +189,15 @@ def test_outlines_equal_the_python_runners(page: Page) -> None:
 def test_formats_and_backgrounds(page: Page) -> None:
     out = call(
         page,
-        BYTES + CREATE + """
+        BYTES
+        + CREATE
+        + """
         const photo = file('picture'); const result = {};
-        const put = async (name, options) => { const r = await remover.cutout(photo, { refine: 'fast', ...options }); result[name] = await bytes(r.image); return r; };
+        const put = async (name, options) => {
+          const r = await remover.cutout(photo, { refine: 'fast', ...options });
+          result[name] = await bytes(r.image);
+          return r;
+        };
         const png = await put('png', {}); result.parts = png.timings; result.backend = png.backend;
         await put('webp', { output: 'webp' });
         await put('jpeg', { output: 'jpeg', background: '#00ff00' });
@@ -230,7 +252,11 @@ def test_formats_and_backgrounds(page: Page) -> None:
     ],
 )
 def test_wrong_options(page: Page, options: dict[str, Any], error: str) -> None:
-    out = call(page, BYTES + CREATE + "await remover.cutout(file('picture'), x.cutout)", {"picture": encoded(scene(), "PNG"), "cutout": options})
+    out = call(
+        page,
+        BYTES + CREATE + "await remover.cutout(file('picture'), x.cutout)",
+        {"picture": encoded(scene(), "PNG"), "cutout": options},
+    )
     assert out["error"] == error, out
 
 
@@ -248,7 +274,10 @@ def bad_pictures() -> dict[str, tuple[bytes, str]]:
     return {
         "empty": (b"", "EmptyImageError"),
         "text": (b"hello, I am no picture", "UnsupportedImageError"),
-        "svg": (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>', "UnsupportedImageError"),
+        "svg": (
+            b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
+            "UnsupportedImageError",
+        ),
         "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400), "UnsupportedImageError"),
         "300 megapixels": (bytes(huge), "ImageTooLargeError"),
         "3.6 gigapixels": (bytes(lying), "ImageTooLargeError"),
@@ -263,16 +292,22 @@ def test_bad_pictures_get_typed_errors_and_do_no_harm(page: Page) -> None:
     cases = bad_pictures()
     out = call(
         page,
-        CREATE + BYTES + """
+        CREATE
+        + BYTES
+        + """
         const answers = {};
         for (const [name, text] of Object.entries(x.cases)) {
           const blob = new Blob([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], { type: 'image/png' });
-          answers[name] = await remover.cutout(blob).then(() => 'done', (e) => [e.name, e instanceof api.ImageError, e.message]);
+          const failed = (e) => [e.name, e instanceof api.ImageError, e.message];
+          answers[name] = await remover.cutout(blob).then(() => 'done', failed);
         }
-        answers.wrong = await remover.cutout('a string').then(() => 'done', (e) => [e.name, e instanceof api.RemoverError, e.message]);
+        answers.wrong = await remover.cutout('a string').catch((e) => [e.name, e instanceof api.RemoverError]);
         const good = await remover.cutout(file('picture'));
         return { answers, good: good.width }""",
-        {"cases": {name: base64.b64encode(data).decode() for name, (data, _) in cases.items()}, "picture": encoded(scene(), "PNG")},
+        {
+            "cases": {name: base64.b64encode(data).decode() for name, (data, _) in cases.items()},
+            "picture": encoded(scene(), "PNG"),
+        },
     )
     assert "error" not in out, out
     for name, (_, error) in cases.items():
@@ -286,7 +321,9 @@ def test_animation_gives_its_first_frame(page: Page) -> None:
     frames = [Image.new("RGB", (40, 30), colour) for colour in ("red", "blue")]
     out = call(
         page,
-        BYTES + CREATE + "const r = await remover.convert(file('gif')); return { png: await bytes(r.image), notes: r.notes }",
+        BYTES
+        + CREATE
+        + "const r = await remover.convert(file('gif')); return { png: await bytes(r.image), notes: r.notes }",
         {"gif": encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])},
     )
     assert np.array_equal(decoded(out["png"])[15, 20], (255, 0, 0, 255))
@@ -296,7 +333,9 @@ def test_animation_gives_its_first_frame(page: Page) -> None:
 # ---- loading --------------------------------------------------------------------------------------------------------
 
 INFO = CREATE + "return remover.info"
-HERE = {"options": {"mode": "main"}}  # a worker's script is the site's to keep; what the package keeps is looked at here
+HERE = {
+    "options": {"mode": "main"}
+}  # a worker's script is the site's to keep; what the package keeps is looked at here
 
 
 def test_loads_with_progress_and_threads(page: Page) -> None:
@@ -420,7 +459,8 @@ def test_an_aborted_download_goes_on_later(page: Page, host: WebHost) -> None:
     out = call(
         page,
         "const abort = new AbortController();"
-        "const made = api.createRemover({ base: 'model/', signal: abort.signal, onProgress: (p) => { if (p.loaded > 3e6) abort.abort(); } });"
+        "const made = api.createRemover({ base: 'model/', signal: abort.signal,"
+        " onProgress: (p) => { if (p.loaded > 3e6) abort.abort(); } });"
         "const error = await made.catch((e) => e.name); await new Promise((r) => setTimeout(r, 700)); return error",
     )
     assert out == "AbortError"
@@ -437,10 +477,36 @@ def test_an_aborted_download_goes_on_later(page: Page, host: WebHost) -> None:
     [
         ({"schema_version": 99}, "ManifestError"),
         ({"files": []}, "ManifestError"),
-        ({"files": [{"path": "../evil.onnx", "role": "model", "precision": "int8", "bytes": 9, "sha256": "0" * 64}]}, "ManifestError"),
-        ({"files": [{"path": "%2e%2e/evil.onnx", "role": "model", "precision": "int8", "bytes": 9, "sha256": "0" * 64}]}, "ManifestError"),
-        ({"files": [{"path": "https://example.org/x", "role": "model", "precision": "int8", "bytes": 9, "sha256": "0" * 64}]}, "ManifestError"),
-        ({"files": [{"path": "a.onnx", "role": "model", "precision": "int8", "bytes": 10**12, "sha256": "0" * 64}]}, "ManifestError"),
+        (
+            {"files": [{"path": "../evil.onnx", "role": "model", "precision": "int8", "bytes": 9, "sha256": "0" * 64}]},
+            "ManifestError",
+        ),
+        (
+            {
+                "files": [
+                    {"path": "%2e%2e/evil.onnx", "role": "model", "precision": "int8", "bytes": 9, "sha256": "0" * 64}
+                ]
+            },
+            "ManifestError",
+        ),
+        (
+            {
+                "files": [
+                    {
+                        "path": "https://example.org/x",
+                        "role": "model",
+                        "precision": "int8",
+                        "bytes": 9,
+                        "sha256": "0" * 64,
+                    }
+                ]
+            },
+            "ManifestError",
+        ),
+        (
+            {"files": [{"path": "a.onnx", "role": "model", "precision": "int8", "bytes": 10**12, "sha256": "0" * 64}]},
+            "ManifestError",
+        ),
         ({"input": {"interface": "tensor", "name": "input", "size": 320, "specification": 2}}, "ManifestError"),
         (None, "ManifestError"),
     ],
@@ -460,7 +526,13 @@ def test_a_model_that_is_none(page: Page, host: WebHost, tiny_bundle: Path) -> N
     manifest = json.loads((tiny_bundle / "manifest.json").read_text())
     junk = "<p>no model</p>"
     host.pages["/app/model/junk.onnx"] = junk
-    entry = {"path": "junk.onnx", "role": "model", "precision": "int8", "bytes": len(junk), "sha256": hashlib.sha256(junk.encode()).hexdigest()}
+    entry = {
+        "path": "junk.onnx",
+        "role": "model",
+        "precision": "int8",
+        "bytes": len(junk),
+        "sha256": hashlib.sha256(junk.encode()).hexdigest(),
+    }
     host.pages["/app/model/manifest.json"] = json.dumps({**manifest, "files": [entry, *manifest["files"]]})
     assert call(page, INFO)["error"] == "EngineError"
 
@@ -473,7 +545,9 @@ def test_a_missing_bundle(page: Page) -> None:
 def test_abort_and_order(page: Page) -> None:
     out = call(
         page,
-        BYTES + CREATE + """
+        BYTES
+        + CREATE
+        + """
         const photo = file('picture'); const order = []; const abort = new AbortController();
         const first = remover.cutout(photo).then(() => order.push('first'));
         const second = remover.cutout(photo, { signal: abort.signal }).catch((e) => order.push(e.name));
@@ -545,7 +619,9 @@ def test_image_interface(chromium: Browser, web_dist: Path) -> None:
         page.goto(f"{host.origin}/app/")
         out = call(
             page,
-            BYTES + CREATE + "return bytes((await remover.cutout(file('picture'), { output: 'alpha', refine: 'fast' })).image)",
+            BYTES
+            + CREATE
+            + "return bytes((await remover.cutout(file('picture'), { output: 'alpha', refine: 'fast' })).image)",
             {"picture": encoded(image, "PNG")},
         )
     expected = Remover(Session(bundle / "fp32.onnx", threads=1), refinement=FAST).cutout(np.asarray(image)).alpha

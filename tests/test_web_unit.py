@@ -1,5 +1,7 @@
 """The browser package's own unit tests (`npm test`), its types, and the sizes that a first visit pays for."""
 
+# ruff: noqa: F811 – pytest's fixtures are imported and then named as parameters
+
 from __future__ import annotations
 
 import gzip
@@ -11,6 +13,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
+
+from tests.web_browser import web_dist  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent
 WEB = ROOT / "web"
@@ -38,14 +42,18 @@ def test_package_contents_and_size(tmp_path: Path, web_dist: Path) -> None:
         names = {member.name.removeprefix("package/") for member in archive.getmembers()}
         code = {n: archive.extractfile(f"package/{n}").read() for n in names if n.endswith(".js")}  # type: ignore[union-attr]
     assert {"package.json", "dist/index.js", "dist/worker.js", "dist/index.d.ts", "LICENSE", "README.md"} <= names
-    assert all(re.fullmatch(r"package\.json|README\.md|LICENSE|dist/[\w.-]+\.(js|d\.ts)", name) for name in names), names
+    assert all(re.fullmatch(r"package\.json|README\.md|LICENSE|dist/[\w.-]+\.(js|d\.ts)", name) for name in names), (
+        names
+    )
     size_bytes = sum(len(gzip.compress(data, 9)) for data in code.values())
     print(f"package: {size_bytes} bytes gzip in {len(code)} files")
     assert size_bytes <= PACKAGE_GZIP_BYTES
     joined = b"".join(code.values())
-    assert not re.search(rb"\beval\(|new Function\(|https?://(?!www\.w3\.org)", joined), "no eval, no address of anyone's"
+    assert not re.search(rb"\beval\(|new Function\(|https?://(?!www\.w3\.org)", joined), (
+        "no eval, no address of anyone's"
+    )
     package = json.loads((WEB / "package.json").read_text())
-    assert list(package["exports"]["."])[0] == "types"
+    assert next(iter(package["exports"]["."])) == "types"
     assert package["sideEffects"] is False
     assert "dependencies" not in package
     assert "onnxruntime-web" in package["peerDependencies"]
@@ -54,4 +62,6 @@ def test_package_contents_and_size(tmp_path: Path, web_dist: Path) -> None:
 def test_lock_names_no_host() -> None:
     lock = json.loads((WEB / "package-lock.json").read_text())
     assert not any("resolved" in entry for entry in lock["packages"].values())
-    assert all("integrity" in entry for name, entry in lock["packages"].items() if name), "every package is pinned by hash"
+    assert all("integrity" in entry for name, entry in lock["packages"].items() if name), (
+        "every package is pinned by hash"
+    )

@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 WEB = ROOT / "web"
 BUNDLES = ROOT / "build" / "tests" / "bundles"
 POLICY = (
-    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; img-src 'self' blob:"
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self'; connect-src 'self'; "
+    "img-src 'self' blob:"
 )
 STRICT = {**ISOLATION, "Content-Security-Policy": POLICY}
 #: Loads the package in the page; tests put their own code after it.
@@ -37,7 +38,13 @@ def chromium_path() -> str | None:
     return os.environ.get("CHROME_PATH") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
-FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 
 
 def run_once(stamp: Path, inputs: list[Path], *command: str | Path, cwd: Path = ROOT) -> None:

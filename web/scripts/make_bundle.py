@@ -13,6 +13,7 @@ import hashlib
 import json
 import shutil
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,10 @@ def self_test(model: Path) -> dict[str, Any]:
     saliency = session.saliency(self_test_picture(session.size))
     edges = [i * session.size // SELF_TEST_GRID for i in range(SELF_TEST_GRID + 1)]
     means = np.array(
-        [[saliency[a:b, c:d].mean() for c, d in zip(edges, edges[1:], strict=False)] for a, b in zip(edges, edges[1:], strict=False)]
+        [
+            [saliency[a:b, c:d].mean() for c, d in pairwise(edges)]
+            for a, b in pairwise(edges)
+        ]
     )
     return {
         "picture": SELF_TEST_PICTURE,
@@ -72,8 +76,10 @@ def describe(folder: Path, path: str, role: str, **fields: str) -> dict[str, Any
     }
 
 
-def make_bundle(out: Path, models: dict[str, Path], engine: Path | None, providers: tuple[str, ...] = ("wasm",)) -> dict[str, Any]:
-    """Write `out`; `models` maps int8, fp16 or fp32 to ONNX files, `engine` is the package folder of onnxruntime-web."""
+def make_bundle(
+    out: Path, models: dict[str, Path], engine: Path | None, providers: tuple[str, ...] = ("wasm",)
+) -> dict[str, Any]:
+    """Write `out`; `models` maps int8, fp16 or fp32 to ONNX files, `engine` is onnxruntime-web's package folder."""
     if not models:
         raise ModelError("name at least one model")
     out.mkdir(parents=True, exist_ok=True)
@@ -113,7 +119,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for precision in ("int8", "fp16", "fp32"):
         parser.add_argument(f"--{precision}", type=Path, metavar="ONNX", help=f"the {precision} model")
-    parser.add_argument("--engine", type=Path, default=WEB / "node_modules" / "onnxruntime-web", help="package folder of onnxruntime-web")
+    parser.add_argument(
+        "--engine",
+        type=Path,
+        default=WEB / "node_modules" / "onnxruntime-web",
+        help="package folder of onnxruntime-web",
+    )
     parser.add_argument("--no-engine", action="store_true", help="leave the engine to the page's bundler")
     parser.add_argument("--webgpu", action="store_true", help="add the engine's WebGPU build (27 MB)")
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
