@@ -77,7 +77,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", metavar="FILE.onnx", type=Path, required=True, help="where the int8 model goes")
     _add_pictures(parser)
     how = parser.add_argument_group("how")
-    how.add_argument("--fast", action="store_true", help="round to nearest after refitting (--method refit), on half the samples")
+    how.add_argument(
+        "--fast", action="store_true", help="round to nearest after refitting (--method refit), on half the samples"
+    )
     how.add_argument(
         "--method",
         choices=("nearest", "bias", "refit", "learned"),
@@ -99,6 +101,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--keep-float", metavar="LAYER", action="append", default=[], help="keep this layer in float")
     gates = parser.add_argument_group("gates")
+    gates.add_argument(
+        "--check", metavar="N", type=int, default=24, help="pictures to measure on, never calibrated on (default 24)"
+    )
     gates.add_argument("--floor", metavar="IOU", type=float, default=0.95, help="least mean mask IoU (default 0.95)")
     gates.add_argument(
         "--budget", metavar="iou=X", type=_budget, help="keep the fewest layers in float that reach this mean mask IoU"
@@ -126,6 +131,7 @@ def _settings(arguments: argparse.Namespace) -> Any:
         format=arguments.format,
         count=arguments.count,
         seed=arguments.seed,
+        check_count=arguments.check,
         floor=arguments.floor,
         budget=arguments.budget,
         samples=FAST_SAMPLES if arguments.fast else QuantizeSettings.samples,

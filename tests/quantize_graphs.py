@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,14 +29,14 @@ def network(seed: int = 0, constant: float = 0.0, size: int = SIZE, width: int =
         ).astype(np.float32)
         weights[f"{name}.conv_s1.bias"] = (random.normal(size=outputs) * 0.1).astype(np.float32)
         names = [source, f"{name}.conv_s1.weight", f"{name}.conv_s1.bias"]
-        options = {"pads": [dilation] * 4, "dilations": [dilation] * 2, "kernel_shape": [3, 3]}
+        options: dict[str, Any] = {"pads": [dilation] * 4, "dilations": [dilation] * 2, "kernel_shape": [3, 3]}
         nodes.append(helper.make_node("Conv", names, [f"{name}_pre"], name=f"{name}_conv", **options))
         if not relu:
             return f"{name}_pre"
         nodes.append(helper.make_node("Relu", [f"{name}_pre"], [f"{name}_out"], name=f"{name}_relu"))
         return f"{name}_out"
 
-    def add(op_type: str, sources: list[str], output: str, **options: object) -> str:
+    def add(op_type: str, sources: list[str], output: str, **options: Any) -> str:
         nodes.append(helper.make_node(op_type, sources, [output], name=f"{output}_node", **options))
         return output
 
@@ -74,9 +75,9 @@ def network(seed: int = 0, constant: float = 0.0, size: int = SIZE, width: int =
     return model
 
 
-def save_network(path: Path, **options: object) -> Path:
+def save_network(path: Path, **options: Any) -> Path:
     """Write `network` to `path`."""
-    onnx.save(network(**options), path)  # type: ignore[arg-type]
+    onnx.save(network(**options), path)
     return path
 
 

@@ -54,7 +54,7 @@ def test_rounding_finds_what_brute_force_finds():
     patches = correlated(400, 3, factors=2)
     weight = np.random.default_rng(3).normal(size=(6, 3)).astype(np.float32)
     weight[:, 0] = 1.0  # pins the scale, so that brute force and the solver search one grid
-    coarse = np.round(weight * 8) / 8 + 0.05
+    coarse = (np.round(weight * 8) / 8 + 0.05).astype(np.float32)
     targets = patches @ coarse.T
     integers, scale, bias = round_compensated(coarse, moments_of(patches, targets), PLAIN)
     found = output_error(patches, targets, integers, scale, bias)
