@@ -1,16 +1,16 @@
 # A folder is a stage, a stage is a command, a command is a target. `make export quantize` is the main job, `make test`
 # the proof. Every target sets up what it needs: the Python environment in .venv, npm packages under their lock files.
 
-MODEL  ?= small
+MODEL  ?= lite
 CALIB  ?=
 EVAL   ?=
 COUNT  ?= 64
 PYTHON ?= python3.11
+SHARED ?= ../shared
 
 # Weights: those in the repository, else a copy beside it, else the public mirror.
-WEIGHTS ?= $(firstword $(wildcard u2net/weights/$(MODEL).safetensors $(SHARED)/weights/$(PUBLIC_NAME).safetensors) .cache/weights/$(MODEL).onnx)
-SHARED  ?= ../shared
-PUBLIC_NAME = $(if $(filter small,$(MODEL)),u2netp,$(if $(filter full,$(MODEL)),u2net,$(MODEL)))
+PUBLIC_NAME := $(or $(patsubst small,u2netp,$(filter small,$(MODEL))),$(patsubst full,u2net,$(filter full,$(MODEL))),$(MODEL))
+WEIGHTS ?= $(or $(wildcard u2net/weights/$(MODEL).safetensors),$(wildcard $(SHARED)/weights/$(PUBLIC_NAME).safetensors),.cache/weights/$(MODEL).onnx)
 
 PY    := .venv/bin/python
 BUILD := build/$(MODEL)
@@ -20,7 +20,8 @@ NODE  := eval/browser/node_modules/.package-lock.json
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup export quantize eval gate publish web bench compare-int8 sensitivity preview fuzz gallery test lint check chromium lock clean
+.PHONY: help setup export quantize eval gate publish web sensitivity compare-int8 bench gallery preview fuzz chromium \
+        lint test lock clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -39,39 +40,14 @@ $(DEV): $(VENV)
 	$(PIP_INSTALL) '.[toolchain,dev,matting,ray,sign,fuzz]'
 	@touch $@
 
-.cache/weights/$(MODEL).onnx)
-SHARED  ?= ../shared
-PUBLIC_NAME = $(if $(filter small,$(MODEL)),u2netp,$(if $(filter full,$(MODEL)),u2net,$(MODEL)))
-
-PY    := .venv/bin/python
-BUILD := build/$(MODEL)
-VENV  := .venv/.toolchain
-DEV   := .venv/.dev
-NODE  := eval/browser/node_modules/.package-lock.json
-
-.DELETE_ON_ERROR:
-.SUFFIXES:
-.PHONY: help setup export quantize eval gate publish web bench compare-int8 sensitivity preview fuzz gallery test lint check chromium lock clean
-
-help: ## this list
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
-
-setup: $(VENV) ## the Python environment, from the lock file
-
-$(VENV): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not installed; name another with PYTHON=python3.12" >&2; exit 1; }
-	test -x $(PY) || $(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
-	@touch $@
-
 .cache/weights/%.onnx: | $(VENV)
 	$(PY) -m u2net weights fetch $* --out $@
 
 # ---- the pipeline -------------------------------------------------------------------------------------------------
 
-export: $(BUILD)/fp32.onnx ## checkpoint → build/MODEL/fp32.onnx, fp16.onnx, proven against PyTorch
+export: $(BUILD)/fp32.onnx ## checkpoint → build/MODEL/fp32.onnx, fp16.onnx, .ort, proven against PyTorch
 
-$(BUILD)/fp32.onnx: $(WEIGHTS) $(wildcard export/*.py u2net/model.py) | $(VENV)
+$(BUILD)/fp32.onnx: $(WEIGHTS) $(wildcard export/*.py export/passes/*.py) u2net/model.py u2net/checkpoint.py u2net/onnx_import.py | $(VENV)
 	$(PY) -m export --model $(MODEL) --weights $(WEIGHTS) --fp16 --ort --out $@
 
 quantize: $(BUILD)/int8.onnx ## float ONNX → build/MODEL/int8.onnx with the same masks
@@ -94,7 +70,7 @@ web/node_modules/.package-lock.json: web/package-lock.json
 	cd web && npm ci --no-fund --no-audit
 	@touch $@
 
-web/dist/.built: web/node_modules/.package-lock.json $(shell find web/src web/demo -type f 2>/dev/null)
+web/dist/.built: web/node_modules/.package-lock.json $(wildcard web/src/*.ts web/demo/*.ts web/demo/static/* web/scripts/*.mjs)
 	cd web && npm run build
 	@touch $@
 
@@ -102,19 +78,23 @@ $(NODE): eval/browser/package-lock.json
 	cd eval/browser && npm ci --no-fund --no-audit
 	@touch $@
 
-# ---- measurements that take longer than a test may ---------------------------------------------------------------
+tests/transformers_js/node_modules/.package-lock.json: tests/transformers_js/package-lock.json
+	cd tests/transformers_js && npm ci --ignore-scripts --no-fund --no-audit
+	@touch $@
+
+# ---- measurements that take longer than a test may ----------------------------------------------------------------
 
 sensitivity: $(BUILD)/fp32.onnx | $(VENV) ## what each layer costs in masks when it becomes int8
 	$(PY) -m quantize sensitivity $< $(if $(CALIB),--calib $(CALIB)) --out $(BUILD)/sensitivity
+
+gallery: $(BUILD)/int8.onnx | $(VENV) ## a contact sheet of cut-outs to look at
+	$(PY) -m eval.gallery --model $< $(if $(EVAL),--data $(EVAL)) --out build/gallery
 
 preview: | $(VENV) ## a page of procedural scenes → build/procedural.png
 	$(PY) -m datasets preview --out build/procedural.png
 
 fuzz: | $(DEV) ## ten thousand hostile files
 	$(PY) -m attacks.fuzz --cases 10000
-
-gallery: $(BUILD)/int8.onnx | $(VENV) ## a contact sheet of cut-outs to look at
-	$(PY) -m eval.gallery --model $< $(if $(EVAL),--data $(EVAL)) --out build/gallery
 
 # ---- proof --------------------------------------------------------------------------------------------------------
 
@@ -128,11 +108,12 @@ lint: | $(DEV) ## ruff and mypy
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-test: lint $(NODE) web chromium | $(DEV) ## everything that must hold
-	$(PY) -m pytest -n 2 --dist loadgroup
+# One thread for each test process: two that wait for each other cost several times as much.
+test: lint $(NODE) tests/transformers_js/node_modules/.package-lock.json web chromium | $(DEV) ## everything that must hold
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup
 
 lock: | $(DEV) ## write constraints.txt anew from what is installed
 	$(PY) -m pip freeze --exclude-editable | sed -E 's/^torch==([0-9.]+).*/torch==\1+cpu ; sys_platform == "linux"\ntorch==\1 ; sys_platform != "linux"/' > constraints.txt
 
 clean: ## remove what was built, keep the environment
-	rm -rf build dist web/dist
+	rm -rf build dist web/dist web/demo-dist
