@@ -177,21 +177,25 @@ def _error_feedback(values: Array64, factor: Array64, block: int = 64) -> Array6
     return integers
 
 
-def _coordinate_descent(integers: Array64, target: Array64, matrix: Array64, sweeps: int) -> Array64:
+def _coordinate_descent(integers: Array64, target: Array64, matrix: Array64, sweeps: int, block: int = 64) -> Array64:
     """Move each integer to its best place given all others, tap by tap. All (K, O), the target in integer steps."""
     integers = integers.copy()
-    gradient = matrix @ (integers - target)
-    diagonal = np.maximum(np.diagonal(matrix), 1e-30)
+    distance = integers - target
+    diagonal = np.diagonal(matrix)
     for _ in range(sweeps):
         moved = 0
-        for tap in range(len(integers)):
-            better = np.clip(np.rint(integers[tap] - gradient[tap] / diagonal[tap]), -LIMIT, LIMIT)
-            change = better - integers[tap]
-            columns = np.flatnonzero(change)
-            if len(columns):
-                moved += len(columns)
-                gradient[:, columns] += np.outer(matrix[:, tap], change[columns])
-                integers[tap, columns] = better[columns]
+        for start in range(0, len(integers), block):
+            stop = min(start + block, len(integers))
+            gradient = matrix[start:stop] @ distance
+            local = matrix[start:stop, start:stop]
+            for tap in range(start, stop):
+                row = gradient[tap - start]
+                change = np.clip(np.rint(integers[tap] - row / diagonal[tap]), -LIMIT, LIMIT) - integers[tap]
+                if change.any():
+                    moved += int(np.count_nonzero(change))
+                    integers[tap] += change
+                    distance[tap] += change
+                    gradient += np.outer(local[:, tap - start], change)
         if moved == 0:
             break
     return integers
