@@ -78,6 +78,8 @@ def encode(
     options: dict[str, object] = {"exif": exif} if exif else {}
     if form == "png":
         options.update(compress_level=settings.png_level)
+        if settings.png_level == 1:
+            options.update(compress_type=3)  # run lengths only (Z_RLE): faster and, at this level, smaller
     elif form == "webp":
         lossless = settings.webp_lossless or pixels.ndim == 2
         options.update(quality=settings.quality, lossless=lossless, method=settings.webp_method)
