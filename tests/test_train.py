@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets.folder import ImageFolder, PairFolder
-from train.augment import Augmentation, batch_rows, make_batch
+from train.augment import Augmentation, Group, batch_rows, make_batch
 from train.cache import MAP_NAMES, Cache, build_cache, prepare_teacher, teacher_maps
 from train.cli import main
 from train.config import load_settings
 from train.curve import draw_curve
-from train.loop import Ranks, TrainSettings, held_out, rate, save_half, train, validate
+from train.loop import Ranks, TrainSettings, held_out, rate, save_half, shares, train, validate
 from train.losses import LossWeights, distillation_loss, soft_iou
 from u2net.checkpoint import load_checkpoint, save_checkpoint
 from u2net.errors import ConfigError, DataError
@@ -87,9 +87,20 @@ def cache(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
 def test_every_epoch_shows_every_picture_once(count: int, batch: int, seed: int) -> None:
     rows = np.arange(100, 100 + count)
     steps = -(-3 * count // batch)
-    shown = np.concatenate([batch_rows(rows, step, batch, seed) for step in range(steps)])
+    shown = np.concatenate([batch_rows([Group(rows, count)], step, batch, seed) for step in range(steps)])
     for epoch in range(3):
         assert sorted(shown[epoch * count : (epoch + 1) * count]) == list(rows)
+
+
+def test_a_share_thins_its_set_alone(cache: Cache) -> None:
+    rows = np.arange(24)
+    named = replace(cache, stems=tuple(f"{'a' if i < 16 else 'b'}_{i}" for i in range(24)))
+    groups = shares(named, rows, {"a": 0.25})
+    for epoch in range(4):
+        shown = np.concatenate([batch_rows(groups, step, 4, 0) for step in range(3 * epoch, 3 * epoch + 3)])
+        assert len(set(shown)) == 12 and set(range(16, 24)) <= set(shown)
+    with pytest.raises(ConfigError, match="the sets are a, b"):
+        shares(named, rows, {"c": 0.5})
 
 
 def test_a_batch_is_a_function_of_its_seed(cache: Cache) -> None:

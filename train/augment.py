@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .cache import Cache
 
-__all__ = ["Augmentation", "Batch", "batch_rows", "make_batch"]
+__all__ = ["Augmentation", "Batch", "Group", "batch_rows", "make_batch"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,14 @@ class Augmentation:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Cache rows of which `count` are shown in an epoch."""
+
+    rows: npt.NDArray[np.intp]
+    count: int
+
+
 @dataclass(frozen=True)
 class Batch:
     """`pictures` float32 (N, 3, S, S) in [0, 255]; `targets` seven float32 (N, 1, s, s) in [0, 1]."""
@@ -57,13 +65,18 @@ class Batch:
     targets: tuple[Tensor, ...]
 
 
-def batch_rows(rows: npt.NDArray[np.intp], step: int, batch: int, seed: int) -> npt.NDArray[np.intp]:
-    """The `batch` cache rows of step `step`: consecutive slices of a new shuffle of `rows` each epoch."""
+def batch_rows(groups: Sequence[Group], step: int, batch: int, seed: int) -> npt.NDArray[np.intp]:
+    """The `batch` cache rows of step `step`: consecutive slices of a new shuffle each epoch.
+
+    An epoch has `count` different rows of each group of `groups`, drawn anew.
+    """
+    length = sum(group.count for group in groups)
     positions = np.arange(step * batch, (step + 1) * batch)
-    epochs, places = positions // len(rows), positions % len(rows)
+    epochs, places = positions // length, positions % length
     picked = np.empty(batch, dtype=np.intp)
     for epoch in np.unique(epochs):
-        order = np.random.default_rng([seed, 1, int(epoch)]).permutation(rows)
+        rng = np.random.default_rng([seed, 1, int(epoch)])
+        order = rng.permutation(np.concatenate([rng.permutation(group.rows)[: group.count] for group in groups]))
         picked[epochs == epoch] = order[places[epochs == epoch]]
     return picked
 

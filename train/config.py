@@ -79,6 +79,10 @@ def _build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
             if not isinstance(value, list) or any(type(v) is not int for v in value):
                 raise ConfigError(f"{name} must be a list of whole numbers")
             arguments[key] = tuple(value)
+        elif wanted == dict[str, float]:
+            if not isinstance(value, dict) or any(type(v) not in (int, float) for v in value.values()):
+                raise ConfigError(f"{name} must be a table of numbers")
+            arguments[key] = {k: float(v) for k, v in value.items()}
         elif wanted is float and type(value) in (int, float):
             arguments[key] = float(value)
         elif type(value) is not wanted:

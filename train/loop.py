@@ -38,7 +38,7 @@ from u2net.checkpoint import save_checkpoint
 from u2net.errors import CheckpointError, ConfigError, DataError
 from u2net.model import U2Net
 
-from .augment import Augmentation, Batch, batch_rows, make_batch
+from .augment import Augmentation, Batch, Group, batch_rows, make_batch
 from .cache import Cache, normalise_batch, side_of
 from .losses import LossWeights, distillation_loss
 
@@ -66,6 +66,9 @@ class TrainSettings:
     holdout: int = 160  # pictures kept out of training to validate on
     validate_every: int = 250  # steps
     save_every: int = 100  # steps between states that a killed run continues from
+    share: dict[str, float] = field(
+        default_factory=dict
+    )  # of a set's pictures in an epoch, by set name; all by default
     augmentation: Augmentation = field(default_factory=Augmentation)
     loss: LossWeights = field(default_factory=LossWeights)
 
@@ -76,6 +79,8 @@ class TrainSettings:
             raise ConfigError(f"precision must be fp32, bf16 or fp16, got {self.precision!r}")
         if not self.sizes or any(s < 32 or s % 4 for s in self.sizes):
             raise ConfigError("sizes must be multiples of 4 from 32 up")
+        if any(not 0 <= share <= 1 for share in self.share.values()):
+            raise ConfigError("train.share must be between 0 and 1 for every set")
         if self.validate_every < 1 or self.save_every < 1 or self.holdout < 1:
             raise ConfigError("validate_every, save_every and holdout must be positive")
 
@@ -155,6 +160,21 @@ def held_out(cache: Cache, holdout: int) -> tuple[npt.NDArray[np.intp], npt.NDAr
     if not len(training) or not len(validation):
         raise DataError(f"{cache.folder}: too few pictures ({int(done.sum())}) to hold {holdout} out")
     return training, validation
+
+
+def shares(cache: Cache, rows: npt.NDArray[np.intp], share: dict[str, float]) -> list[Group]:
+    """`rows` by set name (what stands before the first underscore of a stem), with how many of each make an epoch."""
+    names = np.array([cache.stems[row].split("_", 1)[0] for row in rows])
+    unknown = sorted(set(share) - set(names))
+    if unknown:
+        raise ConfigError(f"train.share names {', '.join(unknown)}, but the sets are {', '.join(sorted(set(names)))}")
+    if not share:
+        return [Group(rows, len(rows))]
+    found = [(rows[names == name], share.get(str(name), 1.0)) for name in sorted(set(names))]
+    groups = [Group(members, round(len(members) * part)) for members, part in found]
+    if not sum(group.count for group in groups):
+        raise ConfigError("train.share leaves no pictures")
+    return groups
 
 
 def rate(settings: TrainSettings, step: int) -> float:
@@ -303,6 +323,7 @@ def train(
     if me.world > 1:
         student = DistributedDataParallel(student, device_ids=[device.index] if device.type == "cuda" else None)
     rows, validation = held_out(cache, settings.holdout)
+    groups = shares(cache, rows, settings.share)
     if me.first:
         out.mkdir(parents=True, exist_ok=True)
     log = Log(out / "log.csv", step) if me.first else None
@@ -312,7 +333,7 @@ def train(
 
     def load(at: int) -> Batch:
         size = int(np.random.default_rng([settings.seed, 2, at]).choice(settings.sizes))
-        picked = batch_rows(rows, at, settings.batch, settings.seed)[me.rank * share : (me.rank + 1) * share]
+        picked = batch_rows(groups, at, settings.batch, settings.seed)[me.rank * share : (me.rank + 1) * share]
         seed = (settings.seed, 3, at, me.rank)
         return make_batch(cache, picked, size, map_sides(model, size), settings.augmentation, seed)
 
