@@ -30,7 +30,7 @@ from train.loop import Ranks, TrainSettings, held_out, rate, save_half, shares, 
 from train.losses import LossWeights, distillation_loss, soft_iou
 from u2net.checkpoint import load_checkpoint, save_checkpoint
 from u2net.errors import ConfigError, DataError
-from u2net.model import StageWidths, U2Net, U2NetConfig, build_model
+from u2net.model import CONFIGS, StageWidths, U2Net, U2NetConfig, build_model
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = U2NetConfig("tiny", (StageWidths(4, 8),) * 11, stem=2)
@@ -408,3 +408,32 @@ def test_finetuning_on_a_folder_of_pictures_and_masks(
     assert load_checkpoint(tmp_path / "run" / "weights.safetensors").config.widths == TINY.widths
     assert main(["finetune", *common, "--data", str(pairs / "images"), "--out", str(tmp_path / "none")]) == 1
     assert "masks" in capsys.readouterr().err and not (tmp_path / "none").exists()
+
+
+def test_from_a_teacher_to_a_smaller_model(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """cache, prune, distill as a person would: `lite` out of a network of `small-fast`'s shape."""
+    settings, folder = tmp_path / "run.toml", str(tmp_path / "cache")
+    settings.write_text(
+        f"model = 'lite'\n[prune]\npictures = 8\nbatch = 4\n"
+        f"[train]\nsteps = 2\nbatch = 4\nsizes = [{SIZE}]\nprecision = 'fp32'\nholdout = 4\n"
+    )
+    torch.manual_seed(0)
+    save_checkpoint(build_model("small-fast"), tmp_path / "teacher.safetensors")
+    common = ["--config", str(settings), "--cache", folder, "--json"]
+    teacher, start = str(tmp_path / "teacher.safetensors"), str(tmp_path / "start.safetensors")
+
+    assert main(["cache", *common, "--data", str(pairs / "images"), "--teacher", teacher]) == 0
+    assert json.loads(capsys.readouterr().out) == {"cache": folder, "pictures": 24, "size": SIZE}
+
+    assert main(["prune", *common, "--weights", teacher, "--out", start]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["model"] == "lite" and figures["gmac_before"] > 4 * figures["gmac_after"]
+    assert load_checkpoint(start).config == CONFIGS["lite"]
+
+    assert main(["distill", *common, "--start", start, "--out", str(tmp_path / "run")]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert 0 <= result["val_mae"] <= 1 and result["settings"]["model"] == "lite"
+    assert load_checkpoint(tmp_path / "run" / "weights.safetensors").config == CONFIGS["lite"]
+
+    assert main(["distill", *common, "--start", teacher, "--out", str(tmp_path / "other")]) == 1
+    assert "is not a lite but a small-fast" in capsys.readouterr().err
