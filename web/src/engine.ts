@@ -94,7 +94,7 @@ export class Engine {
     options.onPhase("download", files);
     const [weights, binary] = await Promise.all([loadFile(model, load), runtime && loadFile(runtime, load)]);
     options.onPhase("compile", files);
-    const threads = threadCount(options.threads);
+    const threads = backend === "webgpu" ? { count: 1, reason: "webgpu needs no threads" } : threadCount(options.threads);
     ort.env.logLevel = "error";
     ort.env.wasm.numThreads = threads.count;
     ort.env.wasm.proxy = false; // this package has a worker of its own

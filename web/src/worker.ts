@@ -11,8 +11,11 @@ const scope = globalThis as unknown as {
   postMessage(message: Answer, transfer: Transferable[]): void;
 };
 
-// Bundlers may put ONNX Runtime into this very file, which it then starts again as its own helper threads.
-if (!scope.name.startsWith("em-pthread")) {
+if (scope.name.startsWith("em-pthread")) {
+  // Some bundlers put ONNX Runtime into this very file, which it then starts again as one of its threads. Those belong to
+  // the wasm build: WebGPU runs without.
+  void import("onnxruntime-web/wasm");
+} else {
   let pipeline: Pipeline | undefined;
   let queue: Promise<unknown> = Promise.resolve();
   const running = new Map<number, AbortController>();
