@@ -411,7 +411,7 @@ class _BackendRun:
         """Interleaved rounds until every ratio has settled."""
         settings, title = self.settings, self.backend.title
         for number in range(max(settings.rounds, settings.max_rounds)):
-            progress(f"{title}: round {number + 1}", 0.5 + 0.5 * min(1.0, number / settings.rounds))
+            progress(f"{title}: round {number + 1}", 0.5 + 0.49 * min(1.0, number / settings.rounds))
             order = self.running if number % 2 == 0 else self.running[::-1]
             timed = {
                 index: engine.call("run", self.prepared.question(index, number % len(self.prepared.pictures)))["ms"]
