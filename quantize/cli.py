@@ -104,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     gates.add_argument(
         "--check", metavar="N", type=int, default=24, help="pictures to measure on, never calibrated on (default 24)"
     )
-    gates.add_argument("--floor", metavar="IOU", type=float, default=0.95, help="least mean mask IoU (default 0.95)")
+    gates.add_argument("--floor", metavar="IOU", type=float, default=0.9, help="least mean mask IoU (default 0.9)")
     gates.add_argument(
         "--budget", metavar="iou=X", type=_budget, help="keep the fewest layers in float that reach this mean mask IoU"
     )

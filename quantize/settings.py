@@ -32,7 +32,7 @@ class QuantizeSettings:
     equalize: bool = True  # likewise
     samples: int = 16384  # pixels per layer over all pictures; about 14 per unknown of the widest layer of `small`
     check_count: int = 24  # pictures for the agreement check, never among those calibrated on
-    floor: float = 0.95  # mean mask IoU against float below which nothing is written; float16 of `small` has 0.998
+    floor: float = 0.9  # mean mask IoU against float below which nothing is written; what the usual tools make has 0.7
     budget: float | None = None  # mean mask IoU that layers are kept in float for
     keep_float: tuple[str, ...] = ()  # convolutions to keep in float in any case
     threads: int = 2  # of onnxruntime while measuring; the result does not depend on it
