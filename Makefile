@@ -56,10 +56,10 @@ $(BUILD)/int8.onnx: $(BUILD)/fp32.onnx $(wildcard quantize/*.py) | $(VENV)
 	$(PY) -m quantize $< $(if $(CALIB),--calib $(CALIB)) --count $(COUNT) --out $@
 
 eval: $(BUILD)/int8.onnx $(NODE) chromium | $(VENV) ## mask quality and browser latency → build/report/report.html
-	$(PY) -m eval $(BUILD)/fp32.onnx $< $(if $(EVAL),--data $(EVAL)) --out build/report
+	$(PY) -m eval $(BUILD)/fp32.onnx $< $(if $(EVAL),--data $(EVAL)) --policy eval/policy.toml --out build/report
 
 gate: | $(VENV) ## fail where the report breaks eval/policy.toml
-	$(PY) -m eval gate build/report/report.json --policy eval/policy.toml
+	$(PY) -m eval gate build/report/report.json --policy eval/policy.toml --markdown build/report/report.md
 
 publish: web | $(VENV) ## the bundle → dist/
 	$(PY) -m publish --model $(MODEL) --out dist
@@ -110,7 +110,7 @@ lint: | $(DEV) ## ruff and mypy
 
 # One thread for each test process: two that wait for each other cost several times as much.
 test: lint $(NODE) tests/transformers_js/node_modules/.package-lock.json web chromium | $(DEV) ## everything that must hold
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup --durations 15
 
 lock: | $(DEV) ## write constraints.txt anew from what is installed
 	$(PY) -m pip freeze --exclude-editable | sed -E 's/^torch==([0-9.]+).*/torch==\1+cpu ; sys_platform == "linux"\ntorch==\1 ; sys_platform != "linux"/' > constraints.txt
