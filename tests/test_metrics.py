@@ -107,7 +107,7 @@ def published_boundary(mask: np.ndarray) -> np.ndarray:
     height, width = mask.shape
     dilation = max(round(0.02 * np.sqrt(height**2 + width**2)), 1)
     padded = np.pad(mask, 1)
-    eroded = ndimage.binary_erosion(padded, np.ones((3, 3)), iterations=dilation, border_value=1)
+    eroded = ndimage.binary_erosion(padded, np.ones((3, 3), bool), iterations=dilation, border_value=1)
     return mask & ~eroded[1:-1, 1:-1]
 
 
@@ -128,7 +128,7 @@ def test_relaxed_boundary_f_is_its_definition():
         binary = soft(np.random.default_rng(seed), mask, 0.3) > 127
 
         def contour(area):
-            return area ^ ndimage.binary_erosion(area, np.ones((3, 3)), border_value=1)
+            return area ^ ndimage.binary_erosion(area, np.ones((3, 3), bool), border_value=1)
 
         a, b = contour(binary), contour(mask)
         near_a, near_b = (ndimage.distance_transform_edt(~edge) <= 3 for edge in (a, b))
@@ -286,9 +286,9 @@ def test_wrong_shapes_and_types_are_refused():
     truth = Truth(np.ones((4, 5), bool))
     for prediction in (np.ones((5, 4), np.uint8), np.ones((4, 5), np.float32)):
         with pytest.raises(ValueError, match="one size"):
-            score(prediction, truth)
+            score(prediction, truth)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="bool"):
-        Truth(np.ones((4, 5)))
+        Truth(np.ones((4, 5)))  # type: ignore[arg-type]
 
 
 def test_faster_than_pysodmetrics():

@@ -91,7 +91,7 @@ def resize_for_network(rgb: ByteArray, size: int) -> FloatArray:
 def normalise(picture: FloatArray) -> FloatArray:
     """Steps 3 and 4: float32 (size, size, 3), any range from 0 up, to float32 (1, 3, size, size)."""
     peak = np.float32(picture.max()) or np.float32(1.0)
-    scaled = (picture / peak - np.float32(MEAN)) / np.float32(STD)
+    scaled = (picture / peak - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
     return np.ascontiguousarray(scaled.transpose(2, 0, 1)[None], dtype=np.float32)
 
 
