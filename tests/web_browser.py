@@ -150,18 +150,18 @@ def real_bundle(web_dist: Path, request: pytest.FixtureRequest) -> Path:
     return make_bundle("real", "--fp32", model)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def launch() -> Iterator[Callable[..., Browser]]:
-    """Starts Chromium with further flags; there may be one Playwright in a process, so all tests share this."""
+    """Starts Chromium with further flags. A process may run one Playwright at a time, so it ends with its module."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         yield lambda *flags: playwright.chromium.launch(executable_path=chromium_path(), args=[*FLAGS, *flags])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium(launch: Callable[..., Browser]) -> Iterator[Browser]:
-    """One browser for all tests of a process."""
+    """One browser for all tests of a module."""
     browser = launch("--disable-gpu")
     yield browser
     browser.close()
