@@ -160,10 +160,13 @@ def _work_or_die(task: Task) -> batch.Result:
 
 
 def test_jobs_never_exceed_the_cores(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    monkeypatch.setattr(
-        batch, "_run_pool", lambda tasks, settings, count: iter([seen.append((count, settings.threads))])
-    )
+    seen: list[tuple[int, int]] = []
+
+    def run_pool(tasks: list[Task], settings: BatchSettings, count: int) -> list[batch.Result]:
+        seen.append((count, settings.threads))
+        return []
+
+    monkeypatch.setattr(batch, "_run_pool", run_pool)
     for cores in (1, 2, 3, 8, 64):
         monkeypatch.setattr(batch, "available_cores", lambda cores=cores: cores)
         for jobs in (None, 2, 3, 1000):

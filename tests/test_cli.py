@@ -26,7 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(red_detector(tmp_path_factory.mktemp("model") / "red.onnx"))
 
 
-def photo(path: Path, height: int = 60, width: int = 80, **options: object) -> Path:
+def photo(path: Path, height: int = 60, width: int = 80, **options: Any) -> Path:
     rgb = np.full((height, width, 3), (30, 60, 90), np.uint8)
     rgb[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4] = (250, 20, 20)
     path.parent.mkdir(parents=True, exist_ok=True)

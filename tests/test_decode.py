@@ -7,6 +7,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from u2net.decode import DecodeLimits, load_image
 from u2net.errors import ImageError
 
 
-def saved(image: Image.Image, form: str, **options: object) -> bytes:
+def saved(image: Image.Image, form: str, **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, form, **options)
     return file.getvalue()
@@ -202,7 +203,15 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "eps.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
     os.mkfifo(tmp_path / "pipe.png")
-    for path in (*sorted(tmp_path.iterdir()), tmp_path, tmp_path / "absent.png", "/dev/zero", "x\ny.png", "x\0y"):
+    paths: tuple[Any, ...] = (
+        *sorted(tmp_path.iterdir()),
+        tmp_path,
+        tmp_path / "absent.png",
+        "/dev/zero",
+        "x\ny.png",
+        "x\0y",
+    )
+    for path in paths:
         with pytest.raises(ImageError) as caught:
             load_image(path)
         assert "\n" not in str(caught.value)
