@@ -8,9 +8,12 @@ in float too, so that they are not judged by what they were not told.
 from __future__ import annotations
 
 import importlib.util
+import io
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,9 +149,21 @@ def compare(
         contenders.append(("**this project**", _ours("learned")))
     rows = []
     for name, make in contenders:
-        model, graph = make(bench)
+        with _quiet():
+            model, graph = make(bench)
         rows.append(bench.row(name, model, graph))
     return rows, _table(rows)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the tools print and log off standard output, which is for results."""
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _ours(method: str) -> Callable[[_Bench], tuple[onnx.ModelProto, FloatGraph]]:

@@ -145,13 +145,13 @@ def _picture(costs: list[LayerCost], pictures: int) -> str:
         'font-family="system-ui, sans-serif" font-size="11">',
         f'<rect width="{total}" height="{height}" fill="#ffffff"/>',
         '<text x="16" y="24" font-size="15" font-weight="600" fill="#222222">What each layer costs as int8</text>',
-        f'<text x="16" y="42" fill="#666666">mean absolute difference of the mask from float, {pictures} pictures, '
+        f'<text x="16" y="42" fill="#666666">mean absolute difference of the mask from float in thousandths, {pictures} pictures, '
         "this layer alone in 8 bits</text>",
     ]
     for tick in range(5):
         x = left + width * tick / 4
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{height - 20}" stroke="#e4e4e4"/>')
-        label = f"{longest * tick / 4:.2g}"
+        label = f"{1000 * longest * tick / 4:.3f}"
         parts.append(f'<text x="{x:.1f}" y="{height - 6}" text-anchor="middle" fill="#666666">{label}</text>')
     stages = list(dict.fromkeys(cost.name.split(".")[0] for cost in costs))
     for number, cost in enumerate(costs):
@@ -160,7 +160,7 @@ def _picture(costs: list[LayerCost], pictures: int) -> str:
         length = max(1.0, width * cost.mae / longest)
         parts.append(f'<text x="{left - 8}" y="{y + 11}" text-anchor="end" fill="#222222">{_escape(cost.name)}</text>')
         parts.append(f'<rect x="{left}" y="{y + 2}" width="{length:.1f}" height="{row - 4}" fill="{colour}"/>')
-        parts.append(f'<text x="{left + length + 5:.1f}" y="{y + 11}" fill="#666666">{cost.mae:.2g}</text>')
+        parts.append(f'<text x="{left + length + 5:.1f}" y="{y + 11}" fill="#666666">{1000 * cost.mae:.3f}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 

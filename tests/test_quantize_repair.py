@@ -170,3 +170,12 @@ def test_border_share_counts_taps_that_read_padding():
     outside = np.pad(np.zeros((32, 32)), 1, constant_values=1)
     shares = [outside[y : y + 32, x : x + 32].mean() for y in range(3) for x in range(3)]
     assert border_share(conv, graph) == pytest.approx(np.mean([p * (1 - p) for p in shares]))
+
+
+def test_what_is_kept_does_not_grow_with_the_pictures():
+    graph = FloatGraph(network())
+    sizes = []
+    for count in (4, 16):
+        seen = observe(graph, inputs(count), budget=1024, seed=0, threads=1)
+        sizes.append(sum(values.nbytes for values in seen.samples.values()))
+    assert sizes[1] <= sizes[0]
