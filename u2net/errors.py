@@ -1,15 +1,15 @@
 """Every error that this project raises on purpose.
 
-    U2NetError                  anything below; the command line prints its message on one line and exits with 1
-    ├── ConfigError             a setting or a combination of settings that cannot work
-    ├── CheckpointError         a checkpoint that cannot be read or is not a U²-Net
-    ├── ModelError              an ONNX model that cannot be read, is not what it says, or is refused
-    ├── ImageError              a picture that cannot be decoded, or is refused
-    ├── OutputError             a result that cannot be written
-    ├── ArtifactError           an artifact whose sidecar is missing, damaged, or speaks of other bytes
-    ├── DataError               a data set that is empty, incomplete or inconsistent
-    ├── DownloadError           a download that failed or is not what was asked for
-    └── QualityError            a model that does not pass the checks that it must pass
+U2NetError                  anything below; the command line prints its message on one line and exits with 1
+├── ConfigError             a setting or a combination of settings that cannot work
+├── CheckpointError         a checkpoint that cannot be read or is not a U²-Net
+├── ModelError              an ONNX model that cannot be read, is not what it says, or is refused
+├── ImageError              a picture that cannot be decoded, or is refused
+├── OutputError             a result that cannot be written
+├── ArtifactError           an artifact whose sidecar is missing, damaged, or speaks of other bytes
+├── DataError               a data set that is empty, incomplete or inconsistent
+├── DownloadError           a download that failed or is not what was asked for
+└── QualityError            a model that does not pass the checks that it must pass
 """
 
 from __future__ import annotations

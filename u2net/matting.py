@@ -42,7 +42,7 @@ MATTING_SIDE = 800  # longest side of the working grid: a few seconds and 300 MB
 SURE = 0.05  # a pixel is surely background under this, surely subject over 1 − this
 MARGIN = 2  # pixels of the working grid by which sure regions shrink: networks are surest where hair begins
 KNOWN_WEIGHT = 100.0  # of known pixels, as is usual for closed-form matting
-PRIOR_WEIGHT = 3e-2  # of that prior, p, elsewhere; the Laplacian's own weights are near 1
+PRIOR_WEIGHT = 0.1  # of that prior, p, elsewhere; the Laplacian's own weights are near 1
 
 
 def refine_matting(rgb: ByteArray, saliency: FloatArray, settings: Refinement) -> Iterator[tuple[slice, FloatArray]]:
