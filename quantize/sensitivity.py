@@ -145,8 +145,8 @@ def _picture(costs: list[LayerCost], pictures: int) -> str:
         'font-family="system-ui, sans-serif" font-size="11">',
         f'<rect width="{total}" height="{height}" fill="#ffffff"/>',
         '<text x="16" y="24" font-size="15" font-weight="600" fill="#222222">What each layer costs as int8</text>',
-        f'<text x="16" y="42" fill="#666666">mean absolute difference of the mask from float in thousandths, {pictures} pictures, '
-        "this layer alone in 8 bits</text>",
+        f'<text x="16" y="42" fill="#666666">mean absolute difference of the mask from float, in thousandths, over '
+        f"{pictures} pictures; this layer alone in 8 bits</text>",
     ]
     for tick in range(5):
         x = left + width * tick / 4
