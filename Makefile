@@ -20,7 +20,7 @@ NODE  := eval/browser/node_modules/.package-lock.json
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup export quantize eval gate publish web sensitivity compare-int8 bench gallery preview fuzz chromium \
+.PHONY: help setup export quantize eval gate publish web demo sensitivity compare-int8 bench gallery preview fuzz chromium \
         lint test lock clean
 
 help: ## this list
@@ -64,13 +64,17 @@ gate: | $(VENV) ## fail where the report breaks eval/policy.toml
 publish: web | $(VENV) ## the bundle → dist/
 	$(PY) -m publish --model $(MODEL) --out dist
 
-web: web/dist/.built ## the browser package
+web: web/dist/.built ## the browser package and the demo
+
+demo: web $(BUILD)/int8.onnx | $(VENV) ## the demo page with MODEL on http://localhost:8000
+	$(PY) web/scripts/make_bundle.py --int8 $(BUILD)/int8.onnx --fp32 $(BUILD)/fp32.onnx --out web/demo-dist/model
+	$(PY) -m http.server --bind 127.0.0.1 --directory web/demo-dist 8000
 
 web/node_modules/.package-lock.json: web/package-lock.json
 	cd web && npm ci --no-fund --no-audit
 	@touch $@
 
-web/dist/.built: web/node_modules/.package-lock.json $(wildcard web/src/*.ts web/demo/*.ts web/demo/static/* web/scripts/*.mjs)
+web/dist/.built: web/node_modules/.package-lock.json $(wildcard web/src/*.ts web/demo/*.ts web/demo/static/* web/scripts/*.mjs web/tsconfig*.json web/package.json)
 	cd web && npm run build
 	@touch $@
 
@@ -116,4 +120,4 @@ lock: | $(DEV) ## write constraints.txt anew from what is installed
 	$(PY) -m pip freeze --exclude-editable | sed -E 's/^torch==([0-9.]+).*/torch==\1+cpu ; sys_platform == "linux"\ntorch==\1 ; sys_platform != "linux"/' > constraints.txt
 
 clean: ## remove what was built, keep the environment
-	rm -rf build dist web/dist web/demo-dist
+	rm -rf build dist web/dist web/demo-dist web/.test

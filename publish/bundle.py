@@ -30,7 +30,7 @@ from u2net.errors import ArtifactError, ConfigError, OutputError, QualityError
 from .card import model_card
 from .compress import compressed_sizes, write_siblings
 from .huggingface import write_huggingface_folder
-from .manifest import MANIFEST_NAME, describe_file, describe_model
+from .manifest import ENGINE_FILES, MANIFEST_NAME, describe_file, describe_model
 from .verify import verify_bundle
 from .wheel import build_wheel
 
@@ -39,8 +39,6 @@ __all__ = ["BundleSettings", "make_bundle"]
 ROOT = Path(__file__).resolve().parent.parent
 WEB = ROOT / "web"
 PRECISIONS = ("int8", "fp16", "fp32")
-#: Builds of the engine that a page may need: with WebAssembly alone, and with WebGPU.
-ENGINE_FILES = {"wasm": "ort-wasm-simd-threaded.wasm", "webgpu": "ort-wasm-simd-threaded.asyncify.wasm"}
 #: First part of a file's path → its role in the manifest.
 FOLDER_ROLES = {
     "npm": "package",

@@ -19,10 +19,20 @@ from u2net.preprocess import MEAN, SPECIFICATION_VERSION, STD
 
 from .selftest import expected_answer
 
-__all__ = ["MANIFEST_NAME", "SCHEMA_VERSION", "describe_file", "describe_model", "is_safe_path", "read_manifest"]
+__all__ = [
+    "ENGINE_FILES",
+    "MANIFEST_NAME",
+    "SCHEMA_VERSION",
+    "describe_file",
+    "describe_model",
+    "is_safe_path",
+    "read_manifest",
+]
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+#: Builds of the engine that a page may need: with WebAssembly alone, and with WebGPU.
+ENGINE_FILES = {"wasm": "ort-wasm-simd-threaded.wasm", "webgpu": "ort-wasm-simd-threaded.asyncify.wasm"}
 _SAFE_PART = re.compile(r"[A-Za-z0-9._-]+")
 _MAX_MANIFEST_BYTES = 4 << 20  # a bundle lists hundreds of files, not millions
 
