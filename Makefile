@@ -91,6 +91,18 @@ tests/transformers_js/node_modules/.package-lock.json: tests/transformers_js/pac
 sensitivity: $(BUILD)/fp32.onnx | $(VENV) ## what each layer costs in masks when it becomes int8
 	$(PY) -m quantize sensitivity $< $(if $(CALIB),--calib $(CALIB)) --out $(BUILD)/sensitivity
 
+compare-int8: | $(VENV) ## this project beside onnxruntime's quantize_static and NNCF, on the same pictures
+	$(MAKE) export MODEL=small
+	$(PIP_INSTALL) '.[toolchain,compare]'
+	$(PY) -m quantize compare build/small/fp32.onnx $(if $(CALIB),--calib $(CALIB)) $(if $(EVAL),--data $(EVAL)/images) \
+	  --count 16 --check 60 --out build/small/compare
+
+bench: $(BUILD)/int8.onnx $(NODE) chromium | $(DEV) ## speed of the metrics, the runner and the models
+	$(PY) -m eval bench $(if $(EVAL),--data $(EVAL))
+	$(PY) -m eval latency $(BUILD)/fp32.onnx $< $(if $(EVAL),--data $(EVAL))
+	$(PY) -m eval.throughput --model $<
+	$(PY) -m eval.edges --model $<
+
 gallery: $(BUILD)/int8.onnx | $(VENV) ## a contact sheet of cut-outs to look at
 	$(PY) -m eval.gallery --model $< $(if $(EVAL),--data $(EVAL)) --out build/gallery
 

@@ -8,6 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from datasets.synthetic import SyntheticSet
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,6 +24,14 @@ def _commands() -> list[str]:
     return [line[2:].strip() for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
+@pytest.fixture(scope="module")
+def photograph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The README's photo.jpg."""
+    path = tmp_path_factory.mktemp("readme") / "photo.jpg"
+    Image.fromarray(SyntheticSet(count=1, seed=3, size=(480, 360))[0].rgb).save(path)
+    return path
+
+
 def test_there_are_commands() -> None:
     assert any(c.startswith("make export quantize") for c in _commands())
     assert "make test" in _commands()
@@ -28,15 +39,8 @@ def test_there_are_commands() -> None:
 
 @pytest.mark.xdist_group("readme")
 @pytest.mark.parametrize("command", [c for c in _commands() if not c.startswith(NOT_RUN_HERE)])
-def test_command_runs(command: str, tmp_path: Path) -> None:
-    """Run in the repository itself, results to a temporary folder where the command lets one be named."""
-    # The README speaks to somebody with the environment active and a photograph at hand.
-    photograph = tmp_path / "photo.jpg"
-    from PIL import Image
-
-    from datasets.synthetic import SyntheticSet
-
-    Image.fromarray(SyntheticSet(count=1, seed=3, size=(480, 360))[0].rgb).save(photograph)
+def test_command_runs(command: str, photograph: Path, tmp_path: Path) -> None:
+    """Run in the repository itself; the README speaks to somebody with the environment active and a picture at hand."""
     replaced = command.replace("photo.jpg", str(photograph)).replace("cutout.png", str(tmp_path / "cutout.png"))
     result = subprocess.run(
         ["bash", "-c", replaced],
@@ -47,6 +51,18 @@ def test_command_runs(command: str, tmp_path: Path) -> None:
         check=False,
     )
     assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
+
+
+@pytest.mark.xdist_group("readme")
+def test_python_runs(photograph: Path, tmp_path: Path) -> None:
+    """After the commands, whose model it uses."""
+    (block,) = re.findall(r"^```python\n(.*?)^```", README, flags=re.S | re.M)
+    code = block.replace('"build/', f'"{ROOT}/build/').replace("photo.jpg", str(photograph))
+    result = subprocess.run(
+        [ROOT / ".venv" / "bin" / "python", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "cutout.png").stat().st_size > 0
 
 
 def test_every_target_named_exists() -> None:
