@@ -150,7 +150,7 @@ def test_balanced_brings_thin_structures_back() -> None:
 
 def test_best_brings_thin_structures_back() -> None:
     pytest.importorskip("pymatting")
-    rgb, alpha, small = scene(240)
+    rgb, alpha, small = scene()
     plain = error(postprocess.matte(rgb, small, FAST), alpha)
     assert error(postprocess.matte(rgb, small, BEST), alpha) <= 0.6 * plain
 
