@@ -464,7 +464,7 @@ def run_ray(tasks: Sequence[Task], settings: BatchSettings, jobs: int | None = N
         import ray
         import ray.data
     except ImportError:
-        raise ConfigError("--ray needs Ray: pip install 'u2net-web[ray]'") from None
+        raise ConfigError("--ray needs Ray: pip install 'u2net-remover[ray]'") from None
     if not tasks:
         return
     Remover(settings.model, threads=1)

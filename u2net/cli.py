@@ -90,7 +90,7 @@ def _parser() -> _Parser:
     many.add_argument("--force", action="store_true", help="do again what an earlier run has done")
     many.add_argument("--watch", action="store_true", help="go on with pictures as they turn up, until interrupted")
     many.add_argument("--interval", type=float, default=1.0, metavar="S", help="seconds between looks (default 1)")
-    many.add_argument("--ray", action="store_true", help="run on a Ray cluster (extra: u2net-web[ray])")
+    many.add_argument("--ray", action="store_true", help="run on a Ray cluster (extra: u2net-remover[ray])")
 
     said = parser.add_argument_group("what is said")
     said.add_argument(

@@ -81,7 +81,7 @@ def solve_matte(rgb: ByteArray, prior: FloatArray, settings: Refinement) -> Floa
     try:
         import pymatting  # noqa: F401
     except ImportError:
-        raise ConfigError("the preset 'best' needs pymatting: pip install 'u2net-web[matting]'") from None
+        raise ConfigError("the preset 'best' needs pymatting: pip install 'u2net-remover[matting]'") from None
     flags = np.stack((prior > 1 - SURE, prior < SURE)).astype(np.float32)
     start = np.concatenate([values for _, values in refine_guided(rgb, prior, settings)])
     known: npt.NDArray[np.bool_] = np.any(box_mean(flags, MARGIN) > 0.999, axis=0)
