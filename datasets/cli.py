@@ -43,7 +43,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    command = commands.add_parser("list", help="the public sets and the kinds of procedural scenes")
+    command = commands.add_parser(
+        "list",
+        help="the public sets and the kinds of procedural scenes",
+        description="List the public sets (pictures, terms, where to get them) and the kinds of procedural scenes.",
+    )
     command.set_defaults(run=_list)
 
     command = commands.add_parser("preview", help="a contact sheet of procedural scenes, or of a folder's pairs")
