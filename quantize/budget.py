@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+import numpy.typing as npt
+
 from u2net.errors import QualityError
 
 from .agreement import agreement, run_maps
 from .emit import Plan, emit
 from .graph import FloatGraph
+from .inputs import NetworkInputs
 from .pipeline import Prepared, Progress
 from .region import find_region
 from .sensitivity import layer_costs
@@ -17,8 +21,7 @@ from .settings import QuantizeSettings
 
 __all__ = ["meet_budget", "without"]
 
-#: Calibration pictures that the search measures on. The final figure is measured on others.
-SEARCH_PICTURES = 16
+FloatArray = npt.NDArray[np.float32]
 
 
 def without(graph: FloatGraph, plan: Plan, names: tuple[str, ...], reasons: dict[str, str]) -> Plan:
@@ -30,19 +33,22 @@ def without(graph: FloatGraph, plan: Plan, names: tuple[str, ...], reasons: dict
 
 
 def meet_budget(
-    prepared: Prepared, graph: FloatGraph, plan: Plan, settings: QuantizeSettings, progress: Progress
+    prepared: Prepared,
+    graph: FloatGraph,
+    plan: Plan,
+    inputs: NetworkInputs,
+    reference: list[FloatArray],
+    settings: QuantizeSettings,
+    progress: Progress,
 ) -> Plan:
     """The plan that keeps the fewest convolutions in float, the most harmful first, and meets `settings.budget`.
 
-    Harm is measured layer by layer, the number of layers found by bisection. Raises `QualityError` where not even a
-    float model with 8-bit leftovers would do.
+    Harm is measured layer by layer, the number of layers found by bisection, both on the pictures of the check: what is
+    chosen by them is one number. Raises `QualityError` where not even all layers but one in float would do.
     """
     assert settings.budget is not None
-    inputs = prepared.inputs[:SEARCH_PICTURES]
-    session = open_session(prepared.original.to_model(), settings.threads, fuse=True)
-    reference = run_maps(session, graph.input, inputs)
-    few = settings.check_count
-    costs = layer_costs(prepared, inputs[: max(2, few // 4)], reference[: max(2, few // 4)], settings, progress)
+    few = max(2, len(inputs) // 4)
+    costs = layer_costs(prepared, inputs[:few], reference[:few], settings, progress)
     ranked = [cost.name for cost in sorted(costs, key=lambda cost: -cost.mae)]
 
     def attempt(count: int) -> tuple[Plan, float]:

@@ -137,7 +137,7 @@ def quantize_graph(
     if settings.budget is not None and float(found.agreement.iou.mean()) < settings.budget:
         from .budget import meet_budget
 
-        plan = meet_budget(prepared, graph, plan, settings, progress)
+        plan = meet_budget(prepared, graph, plan, check_inputs, reference, settings, progress)
         found = _measured(graph, plan, check_inputs, reference, settings, progress)
     _refuse_dishonest(found, settings)
     return found
