@@ -6,6 +6,7 @@ Both are reproducible: no time, no file name inside.
 from __future__ import annotations
 
 import gzip
+from functools import lru_cache
 from pathlib import Path
 
 import brotli
@@ -20,6 +21,7 @@ COMPRESSIBLE_SUFFIXES = frozenset(
 )
 
 
+@lru_cache(maxsize=32)  # the card speaks of sizes before the files are written, and the engine takes a minute
 def _brotli(data: bytes) -> bytes:
     return brotli.compress(data, quality=11, lgwin=24)
 
