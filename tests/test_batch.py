@@ -224,7 +224,12 @@ def test_plans_that_would_lose_pictures(tmp_path: Path) -> None:
 def test_watching(tmp_path: Path, model: str) -> None:
     folder, out = photos(tmp_path / "in", 1), tmp_path / "out"
     command = [sys.executable, "-m", "u2net", str(folder), "-o", str(out), "--model", model, "--watch"]
-    process = subprocess.Popen([*command, "--interval", "0.1", "-q"], cwd=ROOT, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*command, "--interval", "0.1", "-q"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background jobs are started deaf to it
+    )
     killer = threading.Timer(120, process.kill)
     killer.start()
     try:
