@@ -37,25 +37,26 @@ def test_there_are_commands() -> None:
     assert "make test" in _commands()
 
 
-@pytest.mark.xdist_group("readme")
-@pytest.mark.parametrize("command", [c for c in _commands() if not c.startswith(NOT_RUN_HERE)])
-def test_command_runs(command: str, photograph: Path, tmp_path: Path) -> None:
-    """Run in the repository itself; the README speaks to somebody with the environment active and a picture at hand."""
-    replaced = command.replace("photo.jpg", str(photograph)).replace("cutout.png", str(tmp_path / "cutout.png"))
+def _run(command: str) -> None:
+    """Run in the repository itself; the README speaks to somebody with the environment active."""
+    environment = {**os.environ, "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"}
     result = subprocess.run(
-        ["bash", "-c", replaced],
-        cwd=ROOT,
-        env={**os.environ, "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        check=False,
+        ["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, f"{command}\n{result.stdout[-2000:]}\n{result.stderr[-2000:]}"
 
 
 @pytest.mark.xdist_group("readme")
+@pytest.mark.parametrize("command", [c for c in _commands() if not c.startswith(NOT_RUN_HERE)])
+def test_command_runs(command: str, photograph: Path, tmp_path: Path) -> None:
+    """With a picture at hand."""
+    _run(command.replace("photo.jpg", str(photograph)).replace("cutout.png", str(tmp_path / "cutout.png")))
+
+
+@pytest.mark.xdist_group("readme")
 def test_python_runs(photograph: Path, tmp_path: Path) -> None:
-    """After the commands, whose model it uses."""
+    """With the model that the first command makes; made here if this test comes first."""
+    _run("make export quantize")
     (block,) = re.findall(r"^```python\n(.*?)^```", README, flags=re.S | re.M)
     code = block.replace('"build/', f'"{ROOT}/build/').replace("photo.jpg", str(photograph))
     result = subprocess.run(

@@ -411,14 +411,14 @@ def test_finetuning_on_a_folder_of_pictures_and_masks(
 
 
 def test_from_a_teacher_to_a_smaller_model(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """cache, prune, distill as a person would: `lite` out of a network of `small-fast`'s shape."""
+    """cache, prune, distill as a person would: `lite` out of a network of `small`'s shape."""
     settings, folder = tmp_path / "run.toml", str(tmp_path / "cache")
     settings.write_text(
         f"model = 'lite'\n[prune]\npictures = 8\nbatch = 4\n"
         f"[train]\nsteps = 2\nbatch = 4\nsizes = [{SIZE}]\nprecision = 'fp32'\nholdout = 4\n"
     )
     torch.manual_seed(0)
-    save_checkpoint(build_model("small-fast"), tmp_path / "teacher.safetensors")
+    save_checkpoint(build_model("small"), tmp_path / "teacher.safetensors")
     common = ["--config", str(settings), "--cache", folder, "--json"]
     teacher, start = str(tmp_path / "teacher.safetensors"), str(tmp_path / "start.safetensors")
 
@@ -427,7 +427,7 @@ def test_from_a_teacher_to_a_smaller_model(pairs: Path, tmp_path: Path, capsys: 
 
     assert main(["prune", *common, "--weights", teacher, "--out", start]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert figures["model"] == "lite" and figures["gmac_before"] > 4 * figures["gmac_after"]
+    assert figures["model"] == "lite" and figures["gmac_before"] > 15 * figures["gmac_after"]
     assert load_checkpoint(start).config == CONFIGS["lite"]
 
     assert main(["distill", *common, "--start", start, "--out", str(tmp_path / "run")]) == 0
@@ -436,4 +436,4 @@ def test_from_a_teacher_to_a_smaller_model(pairs: Path, tmp_path: Path, capsys: 
     assert load_checkpoint(tmp_path / "run" / "weights.safetensors").config == CONFIGS["lite"]
 
     assert main(["distill", *common, "--start", teacher, "--out", str(tmp_path / "other")]) == 1
-    assert "is not a lite but a small-fast" in capsys.readouterr().err
+    assert "is not a lite but a small" in capsys.readouterr().err

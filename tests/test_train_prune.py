@@ -11,6 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from train.cache import normalise_batch
 from train.prune import (
     absorb_constants,
+    align_first_stage,
+    kept_channels,
     macs,
     producers,
     prune,
@@ -67,7 +69,7 @@ def test_channels_that_give_nothing_are_removed_without_a_trace() -> None:
             assert isinstance(bn, nn.BatchNorm2d)
             bn.weight[silent] = 0.0
             bn.bias[silent] = 0.0
-    small = prune(model, NARROW, importance)
+    small = prune(model, NARROW, kept_channels(WIDE, NARROW, importance))
     x = pictures()
     with torch.no_grad():
         for before, after in zip(model(x, logits=True), small(x, logits=True), strict=True):
@@ -189,13 +191,47 @@ def test_multiplications_are_those_that_torch_counts() -> None:
         assert macs(config, 96) == counter.get_total_flops() // 2
 
 
-def test_lite_is_an_eighteenth_of_small() -> None:
-    assert 17.5 < macs(CONFIGS["small"]) / macs(CONFIGS["lite"]) < 18.5
+def test_smaller_models_are_as_cheap_as_said() -> None:
+    small = macs(CONFIGS["small"])
+    assert 17.5 < small / macs(CONFIGS["lite"]) < 18.5
+    assert 3.2 < small / macs(CONFIGS["small-fast"]) < 3.5
+
+
+def test_without_the_first_pooling_inner_stages_keep_their_resolution() -> None:
+    """Given the features that they were trained on, the inner stages compute what they did."""
+    model = random_network(WIDE, 9)
+    folded = to_stem(model, 2, "folded", first_pool=False)
+    x = pictures()
+    pooled: list[torch.Tensor] = []
+
+    def keep(_: nn.Module, __: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        pooled.append(nn.functional.max_pool2d(output, 2, stride=2, ceil_mode=True))
+
+    model.get_submodule("stage1").register_forward_hook(keep)
+    with torch.no_grad():
+        before = model.native_logits(x)
+        folded.get_submodule("stage1").register_forward_hook(lambda *_: pooled[0])
+        after = folded.native_logits(x)
+    for k in range(2, 7):  # all sides but the first, whose stage works at another resolution
+        torch.testing.assert_close(after[k], before[k], rtol=1e-4, atol=1e-4)
+    assert after[1].shape == after[2].shape
+    with pytest.raises(ConfigError, match="stem"):
+        to_stem(model, 4, "folded", first_pool=False)
+
+
+def test_first_stage_learns_the_pooled_features_of_the_larger_network() -> None:
+    model = random_network(WIDE, 10)
+    folded = to_stem(model, 2, "folded", first_pool=False)
+    inner = {k: v.clone() for k, v in folded.state_dict().items() if not k.startswith("stage1.")}
+    channels = torch.arange(WIDE.stage("stage1").out)
+    first, last = align_first_stage(folded, model, channels, [pictures(4, seed=k % 3) for k in range(60)], 60)
+    assert last < 0.6 * first
+    assert all(torch.equal(folded.state_dict()[k], v) for k, v in inner.items())
 
 
 def test_pruning_refuses_what_it_cannot_do() -> None:
     model = random_network(NARROW, 8)
     with pytest.raises(ConfigError, match="wider"):
-        prune(model, WIDE, {})
+        kept_channels(NARROW, WIDE, {})
     with pytest.raises(ConfigError, match="stem"):
         prune(model, U2NetConfig("s", NARROW.widths, stem=2), {})

@@ -137,7 +137,9 @@ def _fill(settings: RunSettings, data: Path, teacher: U2Net | None, folder: Path
     from datasets.folder import ImageFolder, PairFolder
 
     from .cache import Cache, build_cache
+    from .loop import keep_freed_memory
 
+    keep_freed_memory()
     pictures = PairFolder(data) if (data / "masks").is_dir() else ImageFolder(data)
     with _progress() as progress:
         task = progress.add_task("teacher's maps" if teacher else "pictures", total=len(pictures))
@@ -177,8 +179,10 @@ def _prune(arguments: argparse.Namespace) -> dict[str, Any]:
     from u2net.model import CONFIGS
 
     from .cache import Cache
+    from .loop import keep_freed_memory
     from .prune import macs, make_start
 
+    keep_freed_memory()
     settings = _settings(arguments)
     source = load_checkpoint(arguments.weights)
     target = CONFIGS[settings.model]
@@ -205,7 +209,7 @@ def _distill(arguments: argparse.Namespace) -> dict[str, Any]:
             model = U2Net(config)
     else:
         model = load_checkpoint(arguments.start)
-        if (model.config.widths, model.config.stem) != (config.widths, config.stem):
+        if not model.config.same_shape(config):
             raise ConfigError(f"{arguments.start} is not a {config.name} but a {model.config.name}")
     with ranks() as me:
         return _run(model, cache, out, settings, me)

@@ -27,7 +27,7 @@ class TeacherSettings:
 
     flip: bool = True  # averaged with the mirrored picture's: a stronger teacher for one more pass
     scales: tuple[int, ...] = ()  # further input sides in pixels to average over
-    fast: bool = False  # bfloat16 where it is safe: half the time, mask IoU 0.995 with float32
+    fast: bool = False  # bfloat16 where it is safe: half the time, mask IoU 0.997 with float32
     truth: float = 0.5  # weight of the ground truth, beside the teacher's, where a picture has a mask
 
     def __post_init__(self) -> None:
@@ -42,10 +42,13 @@ class PruneSettings:
     pictures: int = 320  # for importance and batch-norm statistics: more change the ranking little
     batch: int = 8  # pictures per pass
     absorb: float = 3.0  # deviations; moves almost constant channels into biases, 0 leaves them
+    align: int = 0  # steps in which stage 1 alone is taught, for targets without the first pooling
 
     def __post_init__(self) -> None:
-        if self.pictures < 1 or self.batch < 1 or self.absorb < 0:
-            raise ConfigError("prune.pictures and prune.batch must be positive, prune.absorb not negative")
+        if self.pictures < 1 or self.batch < 1 or self.absorb < 0 or self.align < 0:
+            raise ConfigError(
+                "prune.pictures and prune.batch must be positive, prune.absorb and prune.align not negative"
+            )
 
 
 @dataclass(frozen=True)

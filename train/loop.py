@@ -42,7 +42,18 @@ from .augment import Augmentation, Batch, Group, batch_rows, make_batch
 from .cache import Cache, normalise_batch, side_of
 from .losses import LossWeights, distillation_loss
 
-__all__ = ["Ranks", "TrainSettings", "held_out", "map_sides", "ranks", "save_half", "seeded", "train", "validate"]
+__all__ = [
+    "Ranks",
+    "TrainSettings",
+    "held_out",
+    "keep_freed_memory",
+    "map_sides",
+    "ranks",
+    "save_half",
+    "seeded",
+    "train",
+    "validate",
+]
 
 LOG_COLUMNS = ("step", "seconds", "lr", "total", "fused", "iou", "sides", "val_mae", "val_iou", "val_max_error")
 
@@ -187,7 +198,11 @@ def rate(settings: TrainSettings, step: int) -> float:
 def map_sides(model: U2Net, size: int) -> list[int]:
     """Sides in pixels at which the seven maps of a `size` input are compared: the fused one at full resolution."""
     base = size // model.config.stem
-    return [size, *(side_of(base, 1 << k) for k in range(6))]
+    return [
+        size,
+        base,
+        *(side_of(base, 1 << k) for k in range(int(model.config.first_pool), 5 + int(model.config.first_pool))),
+    ]
 
 
 @torch.no_grad()
@@ -247,7 +262,14 @@ def _fingerprint(settings: TrainSettings, model: U2Net, cache: Cache, world: int
     for free in ("steps", "decay", "threads", "validate_every", "save_every"):
         del about[free]
     widths = [(w.mid, w.out) for w in model.config.widths]
-    return {"settings": about, "widths": widths, "stem": model.config.stem, "world": world, "pictures": len(cache)}
+    return {
+        "settings": about,
+        "widths": widths,
+        "stem": model.config.stem,
+        "first_pool": model.config.first_pool,
+        "world": world,
+        "pictures": len(cache),
+    }
 
 
 class Log:

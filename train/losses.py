@@ -24,7 +24,8 @@ class LossWeights:
 def _cross_entropy(logits: Tensor, target: Tensor, edge: float) -> Tensor:
     loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     if edge:
-        neighbourhood = F.avg_pool2d(target, 9, stride=1, padding=4, count_include_pad=False)
+        rows = F.avg_pool2d(target, (1, 9), stride=1, padding=(0, 4), count_include_pad=False)
+        neighbourhood = F.avg_pool2d(rows, (9, 1), stride=1, padding=(4, 0), count_include_pad=False)
         weight = 1.0 + edge * (neighbourhood - target).abs()
         return (loss * weight).sum() / weight.sum()
     return loss.mean()

@@ -1,4 +1,4 @@
-"""Smaller networks out of trained ones: half-resolution stems, true batch norm, channels removed where they cost most.
+"""Smaller networks out of trained ones: true batch norm, channels removed where they cost most, half-resolution stems.
 
 What to remove is guided by latency in the browser, not by parameters. There, convolutions are nearly all of the time,
 and 93 % of the multiplications of a U²-Net are in stages 1, 2, 2d and 1d, so a target gives widths per stage: thin
@@ -7,6 +7,10 @@ outside, wide inside where a channel is almost free. `macs` says what a configur
 Channels are ranked by the first-order Taylor criterion on the batch-norm scale (Molchanov et al., "Importance
 Estimation for Neural Network Pruning", CVPR 2019): Σ (γ · ∂L/∂γ)², summed over the producers that must keep the same
 channels because a residual addition ties them.
+
+Without `first_pool` a stem of 2 leaves every stage but 1 and 1d at the resolution where it was trained, so what is left
+to learn is local: stage 1 must give at half resolution what the larger network's stage 1 gives after pooling.
+`align_first_stage` teaches it that, which is far cheaper than training the whole network.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from u2net.errors import ConfigError
@@ -30,6 +35,8 @@ from .losses import LossWeights, distillation_loss
 
 __all__ = [
     "absorb_constants",
+    "align_first_stage",
+    "kept_channels",
     "macs",
     "make_start",
     "producers",
@@ -132,15 +139,18 @@ def macs(config: U2NetConfig, size: int | None = None) -> int:
     return total
 
 
-def to_stem(model: U2Net, stem: int, name: str) -> U2Net:
+def to_stem(model: U2Net, stem: int, name: str, first_pool: bool = True) -> U2Net:
     """`model` at 1/`stem` of the resolution, float-exactly what it computes on the picture box-reduced by `stem`.
 
     The first convolution reads the `stem`² pixels of a block as channels, each with 1/`stem`² of its weight; training
-    then learns to use the detail between them.
+    then learns to use the detail between them. Without `first_pool` only stages 1 and 1d change their resolution, and
+    the result is a start that needs training.
     """
     if model.config.stem != 1:
         raise ConfigError("only a network of stem 1 can be given another stem")
-    result = build_model(replace(model.config, name=name, stem=stem, aliases=()))
+    if not first_pool and stem != 2:
+        raise ConfigError(f"a stem of 2 can stand for the first pooling, one of {stem} cannot")
+    result = build_model(replace(model.config, name=name, stem=stem, first_pool=first_pool, aliases=()))
     tensors = {k: v.clone() for k, v in model.state_dict().items()}
     first = "stage1.rebnconvin.conv_s1.weight"
     # pixel_unshuffle puts the block's pixels of one colour next to each other.
@@ -266,24 +276,32 @@ def taylor(
     return scores
 
 
-def prune(model: U2Net, target: U2NetConfig, importance: dict[str, Tensor]) -> U2Net:
-    """`model` with only the most important channels that fit `target`'s widths; the stem stays.
+def kept_channels(source: U2NetConfig, target: U2NetConfig, importance: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The most important channels of every space of `source` that fit `target`'s widths, as sorted indices.
 
-    Raises `ConfigError` where `target` is wider anywhere or of another stem. Call `recalibrate` on the result.
+    Raises `ConfigError` where `target` is wider anywhere.
     """
-    source = model.config
-    if target.stem != source.stem or target.resql != source.resql:
-        raise ConfigError(f"pruning keeps the stem and the attention: {source.name} and {target.name} differ in them")
     for (stage, _, _), old, new in zip(STAGES, source.widths, target.widths, strict=True):
         if new.mid > old.mid or new.out > old.out:
             raise ConfigError(f"{stage} of {target.name} is wider than that of {source.name}")
-    found = producers(source)
     kept: dict[str, Tensor] = {}
-    for p in found:
+    for p in producers(source):
         stage = p.space.partition(".")[0]
         widths = target.stage(stage)
         count = widths.out if p.space == stage else widths.mid
         kept[p.space] = importance[p.space].topk(count).indices.sort().values
+    return kept
+
+
+def prune(model: U2Net, target: U2NetConfig, kept: dict[str, Tensor]) -> U2Net:
+    """`model` with only the channels `kept` (see `kept_channels`), of `target`'s widths; its resolutions stay.
+
+    Raises `ConfigError` where `target` is of another stem, pooling or attention. Call `recalibrate` on the result.
+    """
+    source = model.config
+    if (target.stem, target.first_pool, target.resql) != (source.stem, source.first_pool, source.resql):
+        raise ConfigError(f"pruning keeps stem, pooling and attention: {source.name} and {target.name} differ in them")
+    found = producers(source)
     inputs: dict[str, dict[int, Tensor]] = {}
     for p in found:
         for use in p.uses:
@@ -313,6 +331,44 @@ def _pictures(cache: Cache, rows: npt.NDArray[np.intp], batch: int) -> list[Tens
     return found
 
 
+def align_first_stage(
+    model: U2Net, source: U2Net, kept: Tensor, batches: Iterable[Tensor], steps: int, lr: float = 2e-3
+) -> tuple[float, float]:
+    """Train stage 1 of `model`, of stem 2 without `first_pool`, to give what `source`'s gives after pooling, in place.
+
+    `kept` are the channels of `source`'s stage 1 that `model` has; `batches` are normalised pictures (N, 3, H, W), at
+    least `steps` of them. Returns the mean squared error relative to the channels' variance, at the start and the end
+    (means of a tenth of the steps). Settings: Adam, rate falling to 0 as a cosine.
+    """
+    student, teacher = model.get_submodule("stage1").train(), source.get_submodule("stage1").eval()
+    optimizer = torch.optim.Adam(student.parameters(), lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    errors: list[float] = []
+    for x, _ in zip(batches, range(steps), strict=False):
+        with torch.no_grad():
+            wanted = F.max_pool2d(teacher(x)[:, kept], 2, stride=2, ceil_mode=True)
+            variance = wanted.var((0, 2, 3), keepdim=True)
+        error = ((student(F.pixel_unshuffle(x, 2)) - wanted).square() / (variance + 1e-3 * variance.mean())).mean()
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+        schedule.step()
+        errors.append(float(error.detach()))
+    model.eval()
+    tenth = max(1, len(errors) // 10)
+    return float(np.mean(errors[:tenth])), float(np.mean(errors[-tenth:]))
+
+
+def _endless(cache: Cache, rows: npt.NDArray[np.intp], batch: int) -> Iterator[Tensor]:
+    """Normalised pictures of `rows` in a new order each round, half of them mirrored."""
+    rng = np.random.default_rng(1)
+    while True:
+        order = rng.permutation(rows)
+        for start in range(0, max(1, len(order) - batch + 1), batch):
+            (x,) = _pictures(cache, order[start : start + batch], batch)
+            yield x.flip(-1) if rng.random() < 0.5 else x
+
+
 def make_start(
     source: U2Net,
     target: U2NetConfig,
@@ -321,21 +377,23 @@ def make_start(
     holdout: int,
     say: Callable[[str], None] = print,
 ) -> U2Net:
-    """A network of `target`'s shape that knows as much of `source` as fits: stem, batch norm, then channels.
+    """A network of `target`'s shape that knows as much of `source` as fits: batch norm, channels, stem, first stage.
 
-    Reads pictures and maps of `cache`, none of those held out for validation.
+    `source` is changed, not in what it computes. Reads pictures and maps of `cache`, none of those held out for
+    validation.
     """
-    rows, validation = held_out(cache, holdout)
-    rows = np.random.default_rng(0).permutation(rows)[: settings.pictures]
-    model = to_stem(source, target.stem, source.config.name) if target.stem != source.config.stem else source
+    training, validation = held_out(cache, holdout)
+    rows = np.random.default_rng(0).permutation(training)[: settings.pictures]
     batches = _pictures(cache, rows, settings.batch)
-    rebase_batch_norm(model, batches)
+    rebase_batch_norm(source, batches)
     if settings.absorb:
-        count = absorb_constants(model, settings.absorb)
+        count = absorb_constants(source, settings.absorb)
         say(f"{count} almost constant channels moved into biases")
-        rebase_batch_norm(model, batches)
-    if model.config.widths != target.widths:
-        sides = map_sides(model, cache.size)
+        rebase_batch_norm(source, batches)
+    model = source
+    kept: dict[str, Tensor] = {}
+    if source.config.widths != target.widths:
+        sides = map_sides(source, cache.size)
         plain = Augmentation(flip=0, crop=0, colour=0, blur=0, jpeg=0, composite=0)
 
         def labelled() -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
@@ -345,11 +403,19 @@ def make_start(
 
         say(f"ranking channels on {len(rows)} pictures")
         weights = LossWeights()
-        model = prune(model, target, taylor(model, labelled(), lambda z, t: distillation_loss(z, t, weights)["total"]))
-        recalibrate(model, batches)
-    else:
-        result = build_model(target)
-        result.load_state_dict(model.state_dict())
-        model = result
-    say(f"start: {validate(model, cache, validation, torch.device('cpu'))}")
-    return model
+        ranked = taylor(source, labelled(), lambda z, t: distillation_loss(z, t, weights)["total"])
+        kept = kept_channels(source.config, target, ranked)
+        same = replace(target, stem=source.config.stem, first_pool=source.config.first_pool)
+        model = prune(source, same, kept)
+    if source.config.stem != target.stem:
+        model = to_stem(model, target.stem, target.name, target.first_pool)
+    result = build_model(target)
+    result.load_state_dict(model.state_dict())
+    if settings.align and not target.first_pool:
+        channels = kept.get("stage1", torch.arange(source.config.stage("stage1").out))
+        pictures = _endless(cache, training, settings.batch)
+        first, last = align_first_stage(result, source, channels, pictures, settings.align)
+        say(f"stage 1 gives the larger network's features to a relative error of {last:.3f}, from {first:.3f}")
+    recalibrate(result, batches)
+    say(f"start: {validate(result, cache, validation, torch.device('cpu'))}")
+    return result

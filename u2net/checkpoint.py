@@ -88,7 +88,8 @@ def save_checkpoint(model: U2Net, path: str | os.PathLike[str]) -> None:
 
 
 def _config_json(config: U2NetConfig) -> str:
-    return json.dumps({"name": config.name, "size": config.size}, sort_keys=True)
+    said = {"name": config.name, "size": config.size, "first_pool": config.first_pool}
+    return json.dumps(said, sort_keys=True)
 
 
 def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
@@ -154,8 +155,9 @@ def _refuse_zip_bomb(file: Path) -> None:
 def detect_config(tensors: Mapping[str, Tensor], *, source: str = "the checkpoint") -> U2NetConfig:
     """The configuration that a state dict belongs to, read off the shapes of its tensors.
 
-    It is the one of `CONFIGS` with these widths, stem and attention, else one named `custom`. Raises `CheckpointError`
-    where a tensor that decides a width is missing or has no such shape.
+    It is the one of `CONFIGS` with these widths, stem and attention, else one named `custom` with the first pooling,
+    which no tensor tells of. Raises `CheckpointError` where a tensor that decides a width is missing or has no such
+    shape.
     """
 
     def shape(name: str) -> tuple[int, ...]:
@@ -196,8 +198,8 @@ def model_from_tensors(
 ) -> U2Net:
     """A `U2Net` in evaluation mode with these values, whose names are the authors'.
 
-    `config` may say the `name` and `size` that shapes cannot tell. Raises `CheckpointError` that names missing,
-    left-over, mis-shaped and non-finite tensors.
+    `config` may say the `name`, `size` and `first_pool` that shapes cannot tell. Raises `CheckpointError` that names
+    missing, left-over, mis-shaped and non-finite tensors.
     """
     found = detect_config(tensors, source=source)
     said = dict(config or {})
@@ -205,6 +207,11 @@ def model_from_tensors(
         if not isinstance(said["size"], int) or not 16 <= said["size"] <= 4096:
             raise CheckpointError(f"{source} says an input size of {said['size']!r}; it must be 16 to 4096 pixels")
         found = replace(found, size=said["size"])
+    if "first_pool" in said:
+        if not isinstance(said["first_pool"], bool) or (found.stem == 1 and not said["first_pool"]):
+            raise CheckpointError(f"{source} says a first_pool of {said['first_pool']!r}, which is none")
+        if said["first_pool"] != found.first_pool:
+            found = replace(found, name="custom", first_pool=said["first_pool"], aliases=())
     if found.name not in CONFIGS and isinstance(said.get("name"), str) and said["name"].isprintable():
         found = replace(found, name=said["name"])
     with torch.device("meta"):
