@@ -456,6 +456,8 @@ def test_a_dropped_connection_is_resumed(page: Page, host: WebHost, ranges: bool
 
 
 def test_an_aborted_download_goes_on_later(page: Page, host: WebHost) -> None:
+    """In the worker, where an abort has to arrive while bytes flow; what has come is asked for no more."""
+    host.held["ort-wasm-simd-threaded.wasm"] = 4_000_000
     out = call(
         page,
         "const abort = new AbortController();"
@@ -464,12 +466,11 @@ def test_an_aborted_download_goes_on_later(page: Page, host: WebHost) -> None:
         "const error = await made.catch((e) => e.name); await new Promise((r) => setTimeout(r, 700)); return error",
     )
     assert out == "AbortError"
+    host.held.clear()
     host.requests.clear()
     assert call(page, INFO)["backend"] == "wasm"
-    ranges = [wanted for _, path, wanted in host.requests if path.endswith(".wasm")]
-    # Aborted after the last byte came, the file is simply fetched again.
-    assert len(ranges) == 1
-    assert ranges[0].startswith("bytes=") or ranges[0] == ""
+    [asked] = [wanted for _, path, wanted in host.requests if path.endswith(".wasm")]
+    assert 2_000_000 < int(asked.removeprefix("bytes=").removesuffix("-")) <= 4_000_000
 
 
 @pytest.mark.parametrize(

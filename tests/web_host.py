@@ -32,6 +32,7 @@ class WebHost:
     pages: dict[str, str] = field(default_factory=dict)  # URL path → HTML made by the test
     altered: set[str] = field(default_factory=set)  # file names whose middle byte is flipped on the way
     cut_once: dict[str, int] = field(default_factory=dict)  # file name → bytes after which the connection drops, once
+    held: dict[str, int] = field(default_factory=dict)  # file name → bytes after which nothing more comes
     requests: list[tuple[str, str, str]] = field(default_factory=list)  # method, path, Range
     port: int = 0
     _connections: list[socket.socket] = field(default_factory=list)
@@ -126,6 +127,12 @@ class WebHost:
         handler.end_headers()
         cut = self.cut_once.pop(name, None)
         try:
+            if name in self.held:
+                handler.wfile.write(data[start : start + self.held[name]])
+                handler.wfile.flush()
+                handler.rfile.read(1)  # until the browser hangs up
+                handler.close_connection = True
+                return
             handler.wfile.write(data[start : start + cut] if cut is not None else data[start:])
             if cut is not None:
                 handler.wfile.flush()

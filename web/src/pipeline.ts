@@ -110,8 +110,10 @@ export class Pipeline {
       const line = new Float32Array(width);
       const finish = (values: Float32Array, rgba: Uint8ClampedArray, at: number, y: number, first = 0, end = width): void => {
         const from = y * width;
-        for (let x = first, p = at + first * 4 + 3; x < end; x++, p += 4) {
-          alpha[from + x] = toAlpha(rgba[p] === 255 ? values[x] : values[x] * (rgba[p] / 255));
+        if (!source.mayBeTransparent) {
+          for (let x = first; x < end; x++) if (values[x] > 0) alpha[from + x] = values[x] === 1 ? 255 : toAlpha(values[x]);
+        } else {
+          for (let x = first, p = at + first * 4 + 3; x < end; x++, p += 4) alpha[from + x] = toAlpha(values[x] * (rgba[p] / 255));
         }
         soft.row(y, alpha, from, width, first, end);
       };
@@ -206,9 +208,9 @@ export class Pipeline {
 
 async function begin(picture: Picture, options: CutoutOptions | ConvertOptions, signal?: AbortSignal) {
   signal?.throwIfAborted();
-  const { output = "png", quality = 0.9, background = "transparent" } = options;
+  const { output = "png", quality, background = "transparent" } = options;
   if (!OUTPUTS.includes(output)) throw new ConfigError(`output must be one of ${OUTPUTS.join(", ")}`);
-  if (!(quality >= 0 && quality <= 1)) throw new ConfigError("quality must be 0 to 1");
+  if (quality !== undefined && !(quality >= 0 && quality <= 1)) throw new ConfigError("quality must be 0 to 1");
   const start = performance.now();
   const timings: Timings = {
     decodeMs: 0, resizeMs: 0, inferenceMs: 0, refineMs: 0, compositeMs: 0, encodeMs: 0, totalMs: start,

@@ -46,7 +46,7 @@ export interface RemoverOptions {
 
 export interface CutoutOptions {
   output?: OutputFormat;
-  /** Of WebP and JPEG, 0 to 1. Default 0.9. */
+  /** Of WebP and JPEG, 0 to 1. Default 0.8 for WebP, 0.9 for JPEG. */
   quality?: number;
   /** Default "transparent"; JPEG has no transparency and gets white. */
   background?: Background;

@@ -5,12 +5,12 @@
  * the pixel above" and "as the pixel to the left" are the only two references that this encoder looks for, which is
  * ten times faster and within a few kilobytes. RFC 9649: the container is section 2, ALPH 2.7.1.2, lossless coding 3.
  */
+import { EncodeError } from "./errors.js";
 
-/** An opaque lossy WebP and its alpha plane as one file; undefined where the opaque file is not of the lossy kind. */
-export async function withAlpha(opaque: Blob, alpha: Uint8Array, width: number, height: number): Promise<Blob | undefined> {
+/** An opaque lossy WebP and an alpha plane (of `encodeAlpha`) as one file. Throws EncodeError where the former is not lossy. */
+export async function withAlpha(opaque: Blob, plane: Uint8Array<ArrayBuffer>, width: number, height: number): Promise<Blob> {
   const colours = await findChunk(opaque, "VP8 ");
-  if (!colours) return undefined;
-  const plane = encodeAlpha(alpha, width, height);
+  if (!colours) throw new EncodeError("this browser writes no lossy WebP, so transparency cannot be added");
   const extended = new Uint8Array(10);
   extended[0] = 0x10; // has alpha
   for (let i = 0; i < 3; i++) {
