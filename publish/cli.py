@@ -45,9 +45,17 @@ def _make(argv: Sequence[str]) -> int:
     parser.add_argument("--report", type=Path, default=defaults.report, help="the report (default: build/report)")
     parser.add_argument("--policy", type=Path, default=defaults.policy, help="the gate (default: eval/policy.toml)")
     parser.add_argument("--out", type=Path, default=defaults.out, help="gets <name>-<version>/ (default: dist)")
+    parser.add_argument(
+        "--brotli",
+        type=int,
+        choices=range(12),
+        default=defaults.brotli_quality,
+        metavar="QUALITY",
+        help="0 to 11, of the .br files; 9 is ten times faster than 11 and a sixth larger (default: %(default)s)",
+    )
     parser.add_argument("--json", action="store_true", help="print what was made as JSON")
     options = parser.parse_args(argv)
-    settings = BundleSettings(options.model, options.build, options.report, options.out, options.policy)
+    settings = BundleSettings(options.model, options.build, options.report, options.out, options.policy, options.brotli)
     folder = make_bundle(settings, lambda what: print(f"publish: {what}", file=sys.stderr))
     _say({"folder": str(folder), **_checked(folder)}, options.json)
     return 0

@@ -16,7 +16,7 @@ import brotli
 import numpy as np
 import pytest
 
-from publish.compress import compressed_sizes, write_siblings
+from publish.compress import Compressor
 from publish.manifest import describe_file, describe_model, is_safe_path, read_manifest
 from publish.selftest import answer_difference, expected_answer, self_test_picture
 from publish.verify import verify_bundle
@@ -39,7 +39,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory, tiny_fp32: Path) -> Path:
         describe_file(folder, "README.md", "document"),
     ]
     write_json(folder / "manifest.json", manifest)
-    write_siblings(folder)
+    Compressor().write_siblings(folder)
     return folder
 
 
@@ -136,15 +136,34 @@ def test_siblings_hold_the_same_bytes_twice_alike(tmp_path: Path) -> None:
         (folder / "short.js").write_bytes(b"x")
         (folder / "photo.jpg").write_bytes(text)
         (folder / "noise.onnx").write_bytes(noise)
-        written = write_siblings(folder)
+        compressor = Compressor()
+        written = compressor.write_siblings(folder)
         assert {p.name for p in written} == {"a.js.br", "a.js.gz"}
         assert brotli.decompress((folder / "a.js.br").read_bytes()) == text
         assert gzip.decompress((folder / "a.js.gz").read_bytes()) == text
         digests.append([hashlib.sha256(p.read_bytes()).hexdigest() for p in written])
+        [sizes] = compressor.sizes([folder / "a.js"])
+        assert sizes == {"raw": len(text), "gzip": written[1].stat().st_size, "brotli": written[0].stat().st_size}
     assert digests[0] == digests[1]
-    sizes = compressed_sizes(text)
-    assert sizes["raw"] == len(text) > sizes["gzip"] > 0
-    assert sizes["brotli"] < sizes["raw"]
+
+
+def test_large_files_are_compressed_once_and_a_damaged_copy_is_not_used(tmp_path: Path) -> None:
+    engine = tmp_path / "engine.wasm"
+    engine.write_bytes(b"\0asm" + bytes(range(256)) * 36_000)
+    kept = tmp_path / "kept"
+
+    def compressed() -> bytes:
+        return Compressor(5, kept).compress([engine])[0][0]
+
+    first = compressed()
+    [copy] = kept.iterdir()
+    assert copy.read_bytes() == first
+    other = brotli.compress(engine.read_bytes(), quality=1)
+    copy.write_bytes(other)
+    assert compressed() == other, "taken from where it is kept"
+    for damaged in (b"no brotli", brotli.compress(b"something else"), other[:-9]):
+        copy.write_bytes(damaged)
+        assert compressed() == first == copy.read_bytes()
 
 
 def test_self_test_picture_is_the_specified_one() -> None:
