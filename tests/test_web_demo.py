@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import io
 import os
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,7 +139,7 @@ def test_photograph_gives_the_python_runners_cutout_and_sends_nothing(
         stretch = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
         assert [task for task in tasks if task > 50 * stretch] == [], "no task of the page over 50 ms"
         assert "wasm" in page.inner_text(".detail")
-        assert " s" in page.inner_text(".detail") or " ms" in page.inner_text(".detail")
+        assert re.search(r"\d\s(s|ms) · model\s[\d.]+\s(s|ms)", page.inner_text(".detail")), "latency is shown"
 
         host.stop()
         page.locator("#add").wait_for()
@@ -180,7 +181,7 @@ def test_bad_files_get_a_card_and_the_page_stays_usable(context: BrowserContext,
     files.append({"name": "animated.gif", "mimeType": "image/gif", "buffer": animated.getvalue()})
     choose(page, *files, picture(scene()))
     texts = page.locator(".card.failed .detail").all_inner_texts()
-    assert [text.partition(":")[0] for text in texts] == [error for _, error in cases.values()]
+    assert [text.rpartition(" (")[2].rstrip(")") for text in texts] == [error for _, error in cases.values()]
     assert "first frame" in page.locator(".card.done .detail").first.inner_text()
     assert page.locator(".card.done").count() == 2
 
@@ -221,6 +222,46 @@ def test_formats_backgrounds_conversion_and_zip(context: BrowserContext, host: W
     assert page.inner_text("#sent") == "0 bytes sent"
 
 
+def test_edges_are_chosen_and_a_closed_card_stops(context: BrowserContext, host: WebHost) -> None:
+    """Each choice gives another matte, made anew at once; a card that is closed while it waits is not worked on."""
+    page = visit(context, host)
+    choose(page, picture(scene()))
+    mattes = {}
+    for edges in ("refined", "soft", "hard", "plain"):
+        page.select_option("[name=edges]", edges)
+        wait_done(page)
+        mattes[edges] = pixels(downloaded(page)[1])[..., 3]
+        page.select_option("[name=format]", "alpha")
+        assert np.array_equal(pixels(downloaded(page)[1]), mattes[edges]), "the mask is the cut-out's"
+        page.select_option("[name=format]", "png")
+    assert set(np.unique(mattes["hard"])) <= {0, 255}
+    soft = {edges: int(((matte > 0) & (matte < 255)).sum()) for edges, matte in mattes.items()}
+    assert soft["hard"] == 0 < soft["refined"] < soft["soft"]
+    assert not np.array_equal(mattes["plain"], mattes["refined"])
+    page.set_input_files("#files", [picture(scene(3000, 2000)), picture(scene(seed=2), "second.png")])  # type: ignore[list-item]
+    page.get_by_role("button", name="Remove photo.png from the list").nth(1).click()
+    wait_done(page)
+    assert page.locator(".card .name").all_inner_texts() == ["photo.png", "second.png"]
+    assert page.locator(".card.failed").count() == 0
+
+
+def test_camera(launch: Any, host: WebHost) -> None:
+    """With Chromium's fake camera: the dialog shows it, one press takes a picture, the camera is let go."""
+    browser: Browser = launch("--disable-gpu", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream")
+    try:
+        with browser.new_context(permissions=["camera"]) as context:
+            page = visit(context, host)
+            page.get_by_role("button", name="Use camera").click()
+            page.locator("#shoot:not([disabled])").click(timeout=20_000)
+            page.locator(".card").wait_for()
+            wait_done(page)
+            assert page.locator(".card.done .name").inner_text() == "camera.jpg"
+            assert page.evaluate("document.getElementById('video').srcObject") is None
+            assert page.inner_text("#sent") == "0 bytes sent"
+    finally:
+        browser.close()
+
+
 def test_paste_and_keyboard(context: BrowserContext, host: WebHost) -> None:
     """Everything can be reached and worked with keys, and everything has a name."""
     page = visit(context, host)
@@ -247,7 +288,7 @@ def test_paste_and_keyboard(context: BrowserContext, host: WebHost) -> None:
     assert f"{value + 1}%" in page.evaluate("document.querySelector('.stage').style.getPropertyValue('--split')")
     with page.expect_download():
         page.get_by_role("button", name="Download pasted.png").press("Enter")
-    page.get_by_role("radio", name="Just convert").press("Space")
+    page.get_by_role("radio", name="Convert").press("Space")
     wait_done(page)
     nameless = page.evaluate(
         """() => [...document.querySelectorAll('button, input, select, a, img, svg:not([aria-hidden])')]

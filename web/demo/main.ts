@@ -1,9 +1,12 @@
 /** The demo: one queue of pictures, one card for each. */
-import { type Background, clearCache, type CutoutResult, type ConvertResult, createRemover, type Remover, RemoverError } from "../src/index.js";
+import { downloadZip } from "client-zip";
+
+import {
+  type Background, clearCache, type CutoutResult, type ConvertResult, createRemover, type RefineOption, type Remover, RemoverError,
+} from "../src/index.js";
 import { setUpCamera } from "./camera.js";
 import { byId, save } from "./dom.js";
 import { watchTraffic } from "./traffic.js";
-import { zip } from "./zip.js";
 
 type Format = "png" | "webp" | "jpeg" | "alpha";
 type Task = "cutout" | "convert";
@@ -13,6 +16,7 @@ const GRADIENTS: Record<string, { stops: string[]; angle: number }> = {
   sea: { stops: ["#d9f0fb", "#9accea", "#7cb9e0", "#5d94c8", "#3f6fb0"], angle: 180 },
   meadow: { stops: ["#f4f7d4", "#cbe3ae", "#b5d99c", "#8abb8b", "#5f9e7a"], angle: 180 },
 };
+const EDGES: Record<string, RefineOption> = { refined: "balanced", plain: "fast", hard: { threshold: 0.5 }, soft: { feather: 3 } };
 const SUFFIX: Record<Format, string> = { png: ".png", webp: ".webp", jpeg: ".jpg", alpha: "-mask.png" };
 
 class Card {
@@ -22,6 +26,9 @@ class Card {
   /** The transparent cut-out, or the picture as it was: what every format and background is made from. */
   base?: Blob;
   task: Task = "cutout";
+  refine: RefineOption = "balanced";
+  /** Fires when the card is closed: what is being done for it stops. */
+  readonly closing = new AbortController();
 
   constructor(readonly file: File) {
     const template = byId<HTMLTemplateElement>("card");
@@ -66,7 +73,8 @@ class Card {
     const { totalMs, inferenceMs } = result.timings;
     const parts = [`${result.width}×${result.height}`, seconds(totalMs)];
     if ("backend" in result) parts.push(`model ${seconds(inferenceMs)} on ${result.backend}`);
-    this.find(".detail").textContent = [...parts, ...result.notes].join(" · ");
+    const unbroken = parts.map((part) => part.replaceAll(" ", "\u00a0"));
+    this.find(".detail").textContent = [...unbroken, ...result.notes].join(" · ");
     this.element.className = "card done";
     this.find<HTMLButtonElement>(".save").disabled = false;
     const split = this.find<HTMLInputElement>(".split");
@@ -84,6 +92,7 @@ class Card {
   }
 
   close(): void {
+    this.closing.abort();
     URL.revokeObjectURL(this.#original);
     if (this.#shown) URL.revokeObjectURL(this.#shown);
     this.element.remove();
@@ -193,12 +202,17 @@ async function work(): Promise<void> {
   working = true;
   for (let card = next(); card; card = next()) {
     card.task = chosen("task") as Task;
+    card.refine = EDGES[chosen("edges")];
+    const { signal } = card.closing;
     card.wait(card.task === "cutout" ? "Removing the background …" : "Converting …");
     try {
-      const result = card.task === "cutout" ? await remover.cutout(card.file) : await remover.convert(card.file);
+      const result = card.task === "cutout"
+        ? await remover.cutout(card.file, { refine: card.refine, signal })
+        : await remover.convert(card.file, { signal });
       card.done(result.image as Blob, result);
       announce(`${card.file.name} is done.`);
     } catch (error) {
+      if (signal.aborted) continue;
       card.fail(describe(error));
       announce(`${card.file.name}: ${describe(error)}`);
     }
@@ -214,7 +228,7 @@ function next(): Card | undefined {
 
 async function render(card: Card): Promise<Blob> {
   const format = chosen("format") as Format;
-  if (format === "alpha") return (await remover!.cutout(card.file, { output: "alpha" })).image as Blob;
+  if (format === "alpha") return (await remover!.cutout(card.file, { output: "alpha", refine: card.refine })).image as Blob;
   const background = chosenBackground();
   if (format === "png" && background === "transparent") return card.base!;
   return (await remover!.convert(card.base!, { output: format, background })).image as Blob;
@@ -248,10 +262,10 @@ async function downloadAll(): Promise<void> {
       const name = nameOf(card);
       const seen = names.get(name) ?? 0;
       names.set(name, seen + 1);
-      entries.push({ name: seen ? name.replace(/(\.[^.]+)$/, `-${seen + 1}$1`) : name, blob: await render(card) });
+      entries.push({ name: seen ? name.replace(/(\.[^.]+)$/, `-${seen + 1}$1`) : name, input: await render(card) });
     }
-    if (entries.length === 1) save(entries[0].blob, entries[0].name);
-    else save(await zip(entries), "cutouts.zip");
+    if (entries.length === 1) save(entries[0].input, entries[0].name);
+    else save(await downloadZip(entries).blob(), "cutouts.zip");
   } catch (error) {
     announce(describe(error), true);
   }
@@ -302,7 +316,7 @@ function announce(text: string, visibly = false): void {
 }
 
 function describe(error: unknown): string {
-  if (error instanceof RemoverError) return `${error.name}: ${error.message}.`;
+  if (error instanceof RemoverError) return `${error.message[0].toUpperCase()}${error.message.slice(1)}. (${error.name})`;
   return error instanceof Error ? error.message : String(error);
 }
 
@@ -347,7 +361,7 @@ addEventListener("paste", (event) => {
 settings.addEventListener("submit", (event) => event.preventDefault());
 settings.addEventListener("change", (event) => {
   const { name } = event.target as HTMLInputElement;
-  if (name === "task") {
+  if (name === "task" || (name === "edges" && chosen("task") === "cutout")) {
     for (const card of cards) if (!card.element.classList.contains("failed")) card.wait("Waiting");
     void work();
   }
