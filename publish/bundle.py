@@ -2,7 +2,7 @@
 
     manifest.json  int8.onnx fp16.onnx fp32.onnx  *.ort   what the browser package loads, by its `base` option
     ort-wasm-simd-threaded*.wasm                          the engine, so that nothing comes from elsewhere
-    README.md  MODEL_CARD.md  LICENSE
+    README.md  MODEL_CARD.md  LICENSE  licences/
     npm/        the browser package            python/   the runner as a wheel, default model inside
     demo/       a page that uses all of it     report/   how good and how fast, measured
     huggingface/  for transformers.js          rembg/    for rembg
@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ FOLDER_ROLES = {
     "report": "report",
     "huggingface": "huggingface",
     "rembg": "recipe",
+    "licences": "licence",
 }
 _REMBG_RECIPE = """\
 # With rembg
@@ -174,6 +175,7 @@ def _fill(
     (stage / "rembg").mkdir()
     write_bytes(stage / "rembg" / "README.md", _REMBG_RECIPE.encode())
     shutil.copyfile(ROOT / "LICENSE", stage / "LICENSE")
+    licences = _copy_licences(stage / "licences")
     first_visit = sum(
         compressed[f["path"]]["brotli"] for f in files if f["path"] in ("int8.onnx", ENGINE_FILES["wasm"])
     )
@@ -194,7 +196,7 @@ def _fill(
     manifest["sizes"] = compressed
     manifest["provenance"] = sidecars
     manifest["figures"] = {precision: sidecar["figures"] for precision, sidecar in sidecars.items()}
-    manifest["licences"] = [{"spdx": "Apache-2.0", "file": "LICENSE", "covers": "code, weights"}]
+    manifest["licences"] = [{"spdx": "Apache-2.0", "file": "LICENSE", "covers": "code, weights"}, *licences]
     write_json(stage / MANIFEST_NAME, manifest)
     progress("compressing the rest")
     compressor.write_siblings(stage)
@@ -273,6 +275,26 @@ def _copy_demo(out: Path) -> None:
     if marker not in page:
         raise ArtifactError("the demo's page does not say where its bundle is")
     write_bytes(index, page.replace(marker, '<meta name="bundle" content="../">').encode())
+
+
+def _copy_licences(out: Path) -> list[dict[str, str]]:
+    """Licences of what others wrote and this bundle ships, into the folder `out`; returns the manifest's entries."""
+    # One project and one licence with onnxruntime-web, whose npm package lacks the text.
+    spec = util.find_spec("onnxruntime")
+    assert spec is not None and spec.origin is not None
+    runtime = Path(spec.origin).parent
+    sources = (
+        (runtime / "LICENSE", "onnxruntime.txt", "MIT", "ort-*.wasm and its loader in demo/"),
+        (runtime / "ThirdPartyNotices.txt", "onnxruntime-third-party.txt", "", "what ort-*.wasm is built from"),
+        (WEB / "node_modules" / "client-zip" / "LICENSE.txt", "client-zip.txt", "MIT", "the ZIP writer in demo/"),
+    )
+    out.mkdir()
+    for source, name, _, _ in sources:
+        shutil.copyfile(source, out / name)
+    return [
+        {"file": f"licences/{name}", "covers": covers, **({"spdx": spdx} if spdx else {})}
+        for _, name, spdx, covers in sources
+    ]
 
 
 def _take_place(stage: Path, target: Path) -> Path:

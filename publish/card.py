@@ -94,6 +94,6 @@ Calibration of the int8 file changed no behaviour on purpose; its agreement with
 
 ## Licence
 
-Code and weights: Apache-2.0. The pictures that weights were trained on keep their own licences and are not part of this
-bundle.
+Code and weights: Apache-2.0; the engine and what others wrote in the demo: `licences/`. The pictures that weights were
+trained on keep their own licences and are not part of this bundle.
 """

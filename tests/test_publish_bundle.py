@@ -97,6 +97,8 @@ def test_a_bundle_is_whole(bundle: Path) -> None:
             assert (bundle / f"{name}{suffix}").is_file()
     assert manifest["figures"]["int8"]
     assert manifest["licences"][0]["spdx"] == "Apache-2.0"
+    assert all((bundle / licence["file"]).stat().st_size > 500 for licence in manifest["licences"])
+    assert "Microsoft" in (bundle / "licences" / "onnxruntime.txt").read_text()
     card = (bundle / "MODEL_CARD.md").read_text()
     for word in ("Hair", "Glass", "Several subjects", "Camouflage", "Licence"):
         assert word in card
