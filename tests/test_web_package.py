@@ -248,6 +248,7 @@ def test_formats_and_backgrounds(page: Page) -> None:
         ({"background": {"stops": ["red"]}}, "ConfigError"),
         ({"output": "tiff"}, "ConfigError"),
         ({"quality": 2}, "ConfigError"),
+        ({"animation": "all"}, "ConfigError"),
         ({"refine": "nonsense"}, "ConfigError"),
     ],
 )
@@ -261,6 +262,12 @@ def test_wrong_options(page: Page, options: dict[str, Any], error: str) -> None:
 
 
 # ---- bad pictures ---------------------------------------------------------------------------------------------------
+
+
+def animated(form: str) -> bytes:
+    file = io.BytesIO()
+    scene(60, 50).save(file, form, save_all=True, append_images=[scene(60, 50, seed=1)])
+    return file.getvalue()
 
 
 def bad_pictures() -> dict[str, tuple[bytes, str]]:
@@ -279,6 +286,9 @@ def bad_pictures() -> dict[str, tuple[bytes, str]]:
             "UnsupportedImageError",
         ),
         "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400), "UnsupportedImageError"),
+        "animated gif": (animated("GIF"), "AnimatedImageError"),
+        "animated webp": (animated("WEBP"), "AnimatedImageError"),
+        "animated png": (animated("PNG"), "AnimatedImageError"),
         "300 megapixels": (bytes(huge), "ImageTooLargeError"),
         "3.6 gigapixels": (bytes(lying), "ImageTooLargeError"),
         "half a header": (png[:20], "UnsupportedImageError"),
@@ -317,13 +327,14 @@ def test_bad_pictures_get_typed_errors_and_do_no_harm(page: Page) -> None:
     assert out["good"] == 360
 
 
-def test_animation_gives_its_first_frame(page: Page) -> None:
+def test_animation_gives_its_first_frame_where_that_is_asked_for(page: Page) -> None:
     frames = [Image.new("RGB", (40, 30), colour) for colour in ("red", "blue")]
     out = call(
         page,
         BYTES
         + CREATE
-        + "const r = await remover.convert(file('gif')); return { png: await bytes(r.image), notes: r.notes }",
+        + "const r = await remover.convert(file('gif'), { animation: 'first-frame' });"
+        + "return { png: await bytes(r.image), notes: r.notes }",
         {"gif": encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])},
     )
     assert np.array_equal(decoded(out["png"])[15, 20], (255, 0, 0, 255))

@@ -2,7 +2,7 @@
 import { downloadZip } from "client-zip";
 
 import {
-  type Background, clearCache, type CutoutResult, type ConvertResult, createRemover, type RefineOption, type Remover, RemoverError,
+  AnimatedImageError, type Background, clearCache, type CutoutResult, type ConvertResult, createRemover, type RefineOption, type Remover, RemoverError,
 } from "../src/index.js";
 import { setUpCamera } from "./camera.js";
 import { byId, save } from "./dom.js";
@@ -27,6 +27,8 @@ class Card {
   base?: Blob;
   task: Task = "cutout";
   refine: RefineOption = "balanced";
+  /** The person wants the first frame of an animation. */
+  firstFrame = false;
   /** Fires when the card is closed: what is being done for it stops. */
   readonly closing = new AbortController();
 
@@ -58,6 +60,7 @@ class Card {
     this.element.className = "card";
     this.find(".detail").textContent = text;
     this.find<HTMLButtonElement>(".save").disabled = true;
+    this.find(".first-frame").hidden = true;
     this.find(".split").hidden = true;
     this.stage.style.setProperty("--split", "100%");
   }
@@ -85,10 +88,11 @@ class Card {
     this.stage.style.setProperty("--split", `${split.value}%`);
   }
 
-  fail(message: string): void {
+  fail(error: unknown): void {
     this.base = undefined;
     this.element.className = "card failed";
-    this.find(".detail").textContent = message;
+    this.find(".detail").textContent = describe(error);
+    this.find(".first-frame").hidden = !(error instanceof AnimatedImageError);
   }
 
   close(): void {
@@ -182,6 +186,11 @@ function add(files: Iterable<File>): void {
     const card = new Card(file);
     cards.push(card);
     card.find(".save").addEventListener("click", () => void download(card));
+    card.find(".first-frame").addEventListener("click", () => {
+      card.firstFrame = true;
+      card.wait("Waiting");
+      void work();
+    });
     card.find(".drop-card").addEventListener("click", () => {
       cards.splice(cards.indexOf(card), 1);
       card.close();
@@ -204,16 +213,17 @@ async function work(): Promise<void> {
     card.task = chosen("task") as Task;
     card.refine = EDGES[chosen("edges")];
     const { signal } = card.closing;
+    const animation = card.firstFrame ? "first-frame" : "refuse";
     card.wait(card.task === "cutout" ? "Removing the background …" : "Converting …");
     try {
       const result = card.task === "cutout"
-        ? await remover.cutout(card.file, { refine: card.refine, signal })
-        : await remover.convert(card.file, { signal });
+        ? await remover.cutout(card.file, { refine: card.refine, animation, signal })
+        : await remover.convert(card.file, { animation, signal });
       card.done(result.image as Blob, result);
       announce(`${card.file.name} is done.`);
     } catch (error) {
       if (signal.aborted) continue;
-      card.fail(describe(error));
+      card.fail(error);
       announce(`${card.file.name}: ${describe(error)}`);
     }
     showBackground();
@@ -228,7 +238,7 @@ function next(): Card | undefined {
 
 async function render(card: Card): Promise<Blob> {
   const format = chosen("format") as Format;
-  if (format === "alpha") return (await remover!.cutout(card.file, { output: "alpha", refine: card.refine })).image as Blob;
+  if (format === "alpha") return (await remover!.cutout(card.file, { output: "alpha", refine: card.refine, animation: "first-frame" })).image as Blob;
   const background = chosenBackground();
   if (format === "png" && background === "transparent") return card.base!;
   return (await remover!.convert(card.base!, { output: format, background })).image as Blob;

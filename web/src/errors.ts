@@ -10,6 +10,7 @@
  *     ├── ImageError               image              a picture that cannot be used
  *     │   ├── EmptyImageError      empty-image        no bytes or no pixels
  *     │   ├── UnsupportedImageError unsupported-image a format that this browser cannot decode, or SVG
+ *     │   ├── AnimatedImageError   animated-image     more than one frame, where the first was not asked for
  *     │   ├── CorruptImageError    corrupt-image      a known format with damaged contents
  *     │   └── ImageTooLargeError   image-too-large    more pixels or bytes than the limits allow
  *     ├── EncodeError              encode             a format that this browser cannot write
@@ -32,6 +33,7 @@ export class EngineError extends RemoverError { override readonly code: string =
 export class ImageError extends RemoverError { override readonly code: string = "image"; }
 export class EmptyImageError extends ImageError { override readonly code: string = "empty-image"; }
 export class UnsupportedImageError extends ImageError { override readonly code: string = "unsupported-image"; }
+export class AnimatedImageError extends ImageError { override readonly code: string = "animated-image"; }
 export class CorruptImageError extends ImageError { override readonly code: string = "corrupt-image"; }
 export class ImageTooLargeError extends ImageError { override readonly code: string = "image-too-large"; }
 export class EncodeError extends RemoverError { override readonly code: string = "encode"; }
@@ -39,7 +41,7 @@ export class DisposedError extends RemoverError { override readonly code: string
 
 const CLASSES = {
   RemoverError, ConfigError, DownloadError, ManifestError, IntegrityError, EngineError, ImageError, EmptyImageError,
-  UnsupportedImageError, CorruptImageError, ImageTooLargeError, EncodeError, DisposedError,
+  UnsupportedImageError, AnimatedImageError, CorruptImageError, ImageTooLargeError, EncodeError, DisposedError,
 };
 // Minifiers shorten class names; what people read in a log must not depend on them.
 for (const [name, type] of Object.entries(CLASSES)) Object.defineProperty(type, "name", { value: name });

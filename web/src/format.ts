@@ -91,7 +91,7 @@ export function sniff(head: Uint8Array): Sniffed {
   if (has(16) && ascii(4, 4) === "ftyp") {
     const brands = ascii(8, Math.min(view.getUint32(0), 64) - 8);
     const format = /avi[fs]/.test(brands) ? "avif" : /he[iv][cxms]|mif1|msf1/.test(brands) ? "heic" : "unknown";
-    return { format, ...largestExtent(head, view), animated: /avis|msf1|hevc/.test(brands) };
+    return { format, ...largestExtent(head, view), animated: /^(avis|msf1|hevc)/.test(brands) };
   }
   const text = new TextDecoder().decode(head.subarray(0, 4096)).replace(/^\ufeff/, "").trimStart();
   if (/^<(\?xml|!--|!doctype svg|svg)/i.test(text) && /<svg[\s>]/i.test(text)) return { format: "svg", animated: false };

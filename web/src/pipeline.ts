@@ -208,9 +208,10 @@ export class Pipeline {
 
 async function begin(picture: Picture, options: CutoutOptions | ConvertOptions, signal?: AbortSignal) {
   signal?.throwIfAborted();
-  const { output = "png", quality, background = "transparent" } = options;
+  const { output = "png", quality, background = "transparent", animation = "refuse" } = options;
   if (!OUTPUTS.includes(output)) throw new ConfigError(`output must be one of ${OUTPUTS.join(", ")}`);
   if (quality !== undefined && !(quality >= 0 && quality <= 1)) throw new ConfigError("quality must be 0 to 1");
+  if (animation !== "refuse" && animation !== "first-frame") throw new ConfigError('animation must be "refuse" or "first-frame"');
   const start = performance.now();
   const timings: Timings = {
     decodeMs: 0, resizeMs: 0, inferenceMs: 0, refineMs: 0, compositeMs: 0, encodeMs: 0, totalMs: start,
@@ -221,7 +222,7 @@ async function begin(picture: Picture, options: CutoutOptions | ConvertOptions, 
     last = performance.now();
     return last - before;
   };
-  const source: Source = await openSource(picture);
+  const source: Source = await openSource(picture, animation);
   timings.decodeMs += clock();
   return { source, timings, clock, output, quality, background };
 }

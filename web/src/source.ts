@@ -1,7 +1,7 @@
 /**
  * A decoded picture that is read in bands of rows: 8-bit sRGB with its orientation applied, not premultiplied.
  */
-import { ConfigError, CorruptImageError, EmptyImageError, UnsupportedImageError } from "./errors.js";
+import { AnimatedImageError, ConfigError, CorruptImageError, EmptyImageError, UnsupportedImageError } from "./errors.js";
 import { checkSize, inspect, MAX_OUTPUT_PIXELS } from "./format.js";
 
 export type Picture = Blob | ImageBitmap | ImageData;
@@ -18,8 +18,8 @@ export interface Source {
 }
 
 /** Decode. Throws the ImageError family, or ConfigError for what is no picture at all. */
-export async function openSource(picture: Picture): Promise<Source> {
-  if (picture instanceof Blob) return openBlob(picture);
+export async function openSource(picture: Picture, animation: "refuse" | "first-frame" = "refuse"): Promise<Source> {
+  if (picture instanceof Blob) return openBlob(picture, animation);
   if (typeof ImageBitmap !== "undefined" && picture instanceof ImageBitmap) {
     if (!picture.width) throw new EmptyImageError("the ImageBitmap is closed");
     checkSize(picture.width, picture.height);
@@ -33,8 +33,11 @@ export async function openSource(picture: Picture): Promise<Source> {
   throw new ConfigError("a picture must be a Blob, an ImageBitmap or an ImageData");
 }
 
-async function openBlob(blob: Blob): Promise<Source> {
+async function openBlob(blob: Blob, animation: "refuse" | "first-frame"): Promise<Source> {
   const { format, animated } = await inspect(blob);
+  if (animated && animation === "refuse") {
+    throw new AnimatedImageError(`the ${format.toUpperCase()} is animated: ask for its first frame, or save that as a picture`);
+  }
   let bitmap: ImageBitmap;
   try {
     // The type a file claims to have may be wrong and must not matter.

@@ -50,6 +50,8 @@ export interface CutoutOptions {
   quality?: number;
   /** Default "transparent"; JPEG has no transparency and gets white. */
   background?: Background;
+  /** Of animated pictures: refused with AnimatedImageError (default), or their first frame, with a note. */
+  animation?: "refuse" | "first-frame";
   /** A preset ("fast", "balanced") or single settings; see Refinement. Default "balanced". */
   refine?: RefineOption;
   signal?: AbortSignal;
@@ -59,6 +61,7 @@ export interface ConvertOptions {
   output?: Exclude<OutputFormat, "alpha">;
   quality?: number;
   background?: Background;
+  animation?: "refuse" | "first-frame";
   signal?: AbortSignal;
 }
 
