@@ -48,7 +48,16 @@ def state(model: U2Net) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-@pytest.mark.parametrize("settings", [{}, {"stem": 2}, {"resql": True, "size": 256}, {"stem": 4, "resql": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"stem": 2},
+        {"stem": 2, "first_pool": False},
+        {"resql": True, "size": 256},
+        {"stem": 4, "resql": True},
+    ],
+)
 def test_saved_and_loaded_is_the_same_network(tmp_path: Path, settings: dict):
     model = network(**settings)
     save_checkpoint(model, tmp_path / "a.safetensors")
@@ -160,6 +169,12 @@ def test_impossible_stem_is_said(state: dict):
 def test_damaged_metadata_is_refused(state: dict, size: object):
     with pytest.raises(CheckpointError, match="input size"):
         model_from_tensors(state, config={"size": size})
+
+
+@pytest.mark.parametrize(("first_pool", "said"), [(False, "takes a stem"), ("yes", "must be true or false")])
+def test_pooling_that_cannot_be_is_refused(state: dict, first_pool: object, said: str):
+    with pytest.raises(CheckpointError, match=said):
+        model_from_tensors(state, config={"first_pool": first_pool})
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------

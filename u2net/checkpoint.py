@@ -208,8 +208,10 @@ def model_from_tensors(
             raise CheckpointError(f"{source} says an input size of {said['size']!r}; it must be 16 to 4096 pixels")
         found = replace(found, size=said["size"])
     if "first_pool" in said:
-        if not isinstance(said["first_pool"], bool) or (found.stem == 1 and not said["first_pool"]):
-            raise CheckpointError(f"{source} says a first_pool of {said['first_pool']!r}, which is none")
+        if not isinstance(said["first_pool"], bool):
+            raise CheckpointError(f"{source} says a first_pool of {said['first_pool']!r}; it must be true or false")
+        if found.stem == 1 and not said["first_pool"]:
+            raise CheckpointError(f"{source} has no pooling behind stage 1, which takes a stem")
         if said["first_pool"] != found.first_pool:
             found = replace(found, name="custom", first_pool=said["first_pool"], aliases=())
     if found.name not in CONFIGS and isinstance(said.get("name"), str) and said["name"].isprintable():

@@ -3,8 +3,8 @@
 Exporters name and order nodes as they like, so neither is looked at. Each of U²-Net's 119 convolutions reads something
 that no other one reads: the picture, one convolution's output, the sum at the end of a stage, or a concatenation of
 such. So a convolution whose inputs are known is known itself, and one walk along the graph names them all. Pooling,
-resizing and activations in between are passed over; that they are the right ones is proven afterwards by running both
-networks on one picture.
+resizing and activations in between are passed over (but for the pooling behind stage 1, which is optional); that they
+are the right ones is proven afterwards by running both networks on one picture.
 
 Read are float32 and float16 graphs, weights as initializers or Constant nodes, batch norm folded or not, `tensor` and
 `image` interface, any number of outputs.
@@ -77,6 +77,8 @@ def import_onnx(file: Path) -> U2Net:
         raise CheckpointError(f"{file} is not a U²-Net that can be imported: {error}") from error
     said = {entry.key: entry.value for entry in proto.metadata_props}
     config: dict[str, Any] = {"name": said["u2net.model"]} if "u2net.model" in said else {}
+    if not reader.first_pool:
+        config["first_pool"] = False
     shape = [dimension.dim_value for dimension in graph.input[0].type.tensor_type.shape.dim] if graph.input else []
     side = max(shape, default=0)
     if len(shape) == 4 and shape.count(side) == 2 and 32 <= side <= 2048:
@@ -145,6 +147,8 @@ class _Reader:
         self.found: dict[str, _Convolution] = {}
         self.half: set[str] = set()  # constants that are float16 where they are used
         self.computes_in_half = False
+        self.pooled: set[str] = set()  # values with a pooling between them and the convolution before
+        self.first_pool = True
 
     def read(self) -> dict[str, torch.Tensor]:
         """The state dict. Raises `_Mismatch`."""
@@ -194,6 +198,8 @@ class _Reader:
         term = self._term(node.op_type, [self.terms.get(name) for name in given if name not in self.constants])
         if term is not None:
             self.terms[node.output[0]] = term
+        if node.op_type == "MaxPool" or (node.op_type in TRANSPARENT and given and given[0] in self.pooled):
+            self.pooled.add(node.output[0])
 
     @staticmethod
     def _term(op_type: str, read: list[Term | None]) -> Term | None:
@@ -235,6 +241,8 @@ class _Reader:
         if bias is None:
             bias = np.zeros(weight.shape[0], dtype=np.float32)
         self.computes_in_half |= node.input[1] in self.half
+        if name == "stage2.rebnconvin.conv_s1":
+            self.first_pool = node.input[0] in self.pooled
         convolution = _Convolution(weight, bias)
         self.found[name] = self.direct[node.output[0]] = convolution
         self.terms[node.output[0]] = name
