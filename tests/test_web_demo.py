@@ -120,6 +120,8 @@ def test_photograph_gives_the_python_runners_cutout_and_sends_nothing(
         assert page.evaluate("crossOriginIsolated"), "the service worker adds the headers"
         page.wait_for_timeout(500)
         host.requests.clear()
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
         seen: list[str] = []
         context.on("request", lambda request: seen.append(request.url))
         page.evaluate("() => { window.longTasks.length = 0; }")
@@ -135,6 +137,7 @@ def test_photograph_gives_the_python_runners_cutout_and_sends_nothing(
         # The browser itself looks for a newer service worker some time after a visit; that is no request of the page's.
         assert [request for request in host.requests if request != ("GET", "/app/demo/sw.js", "")] == []
         assert page.inner_text("#sent") == "0 bytes sent"
+        assert not [text for text in said if "Content Security Policy" in text]
         # The browser measures tasks by the wall clock, which other work on the machine stretches.
         stretch = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
         assert [task for task in tasks if task > 50 * stretch] == [], "no task of the page over 50 ms"
@@ -159,6 +162,17 @@ def test_second_visit_with_the_server_stopped(context: BrowserContext, host: Web
     assert page.evaluate("crossOriginIsolated")
     assert pixels(downloaded(page)[1]).shape == (270, 360, 4)
     host.start()
+
+
+def test_the_model_can_be_removed_from_the_browser(context: BrowserContext, host: WebHost) -> None:
+    page = visit(context, host)
+    kept = "async () => (await caches.keys()).filter((name) => name.startsWith('u2net-remover'))"
+    assert page.evaluate(kept)
+    page.locator("#clear").click()
+    page.locator("#note", has_text="removed").wait_for()
+    assert page.evaluate(kept) == []
+    choose(page, picture(scene()))
+    assert page.locator(".card.done").count() == 1, "what is loaded goes on working"
 
 
 def test_altered_model_is_named_and_the_page_recovers(context: BrowserContext, host: WebHost) -> None:

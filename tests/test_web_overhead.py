@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("web")]
 
 BUDGET_MS = {("12 MP", "png"): 2000, ("12 MP", "webp"): 1200, ("1 MP", "png"): 200, ("1 MP", "webp"): 200}
 PEAK_BYTES = 700e6
-FIRST_VISIT_GZIP_BYTES = 6_500_000  # engine 3.9 MB, model under 2.5 MB; brotli saves a quarter more
+FIRST_VISIT_GZIP_BYTES = 5_500_000  # engine 3.7 MB, model in float 1.3 MB, page 0.13 MB; int8 and brotli make it 2.8 MB
 RUNS = 8
 
 
@@ -152,32 +152,27 @@ def renderer_memory(browser: Browser) -> tuple[float, float]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory(launch: Callable[..., Browser], real_bundle: Path) -> None:
-    """12 MP peaks under 700 MB, engine and model included; ten more pictures leave nothing behind."""
+    """12 MP, out as PNG and WebP, peaks under 700 MB, engine and model included; ten more leave nothing behind."""
     browser = launch("--disable-gpu", "--js-flags=--expose-gc")
     try:
         with host_of(real_bundle) as host, browser.new_context() as context:
             page = context.new_page()
             page.goto(f"{host.origin}/app/")
-            large, small = photograph(4000, 3000), photograph(1155, 866)
-            measure(page, large, "png", 1)
+            large, medium = photograph(4000, 3000), photograph(2400, 1800)
+            for output in ("png", "webp"):
+                measure(page, large, output, 1)
             peak = renderer_memory(browser)[1]
-
-            def settled() -> float:
+            resident = []  # after each picture; garbage comes and goes, so the least of five counts
+            for _ in range(15):
+                measure(page, medium, "png", 1)
                 page.evaluate("() => globalThis.gc?.()")
-                page.wait_for_timeout(300)
-                return renderer_memory(browser)[0]
-
-            for _ in range(3):
-                measure(page, small, "png", 1)
-            before = settled()
-            for _ in range(10):
-                measure(page, small, "png", 1)
-            growth = settled() - before
+                resident.append(renderer_memory(browser)[0])
+            growth = min(resident[-5:]) - min(resident[:5])
     finally:
         browser.close()
     print(f"peak for 12 MP: {peak / 1e6:.0f} MB; growth over ten pictures: {growth / 1e6:+.1f} MB")
     assert 0 < peak <= PEAK_BYTES
-    assert growth < 40e6
+    assert growth < 40e6, "one copy of these pictures is 17 MB, and ten would be 170"
 
 
 def test_first_visit_is_within_its_budget(web_dist: Path, real_bundle: Path) -> None:
@@ -191,8 +186,7 @@ def test_first_visit_is_within_its_budget(web_dist: Path, real_bundle: Path) -> 
     for key, size in sizes.items():
         print(f"{size:>10,}  {key}")
     print(f"{sum(sizes.values()):>10,}  in all, gzip")
-    models = sum(size for key, size in sizes.items() if key.startswith("model"))
-    assert sum(sizes.values()) - models <= FIRST_VISIT_GZIP_BYTES - 2_500_000
+    assert sum(sizes.values()) <= FIRST_VISIT_GZIP_BYTES
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from tests.web_browser import call, chromium, host_of, launch, probe_bundle, tiny_bundle, web_dist  # noqa: F401
 from tests.web_host import ISOLATION, WebHost
@@ -122,6 +122,40 @@ def test_balanced_cutout_equals_the_python_runners(page: Page, tiny_bundle: Path
     assert (np.abs(actual[..., 3] - expected.alpha) <= 1).mean() > 0.999
     weight = expected.alpha[..., None] / 255
     assert np.abs((actual[..., :3] - expected.rgb.astype(int)) * weight).max() <= 3
+
+
+def test_very_large_pictures_are_written_in_bands(page: Page, tiny_bundle: Path) -> None:
+    """Above what a canvas may hold on phones: read anew for each pass, written by the package's own PNG writer, with
+    and without a background; and above 50 megapixels scaled down, which is said."""
+    image = Image.new("RGB", (4160, 4128), (90, 100, 130))
+    ImageDraw.Draw(image).ellipse((1000, 900, 3000, 3300), (220, 60, 40))
+    picture = encoded(image, "PNG", compress_level=1)
+    out = call(
+        page,
+        BYTES + CREATE + "const r = await remover.cutout(file('picture'), { refine: 'fast' });"
+        "const ramp = { stops: ['#000', '#fff'], angle: 90 };"
+        "const b = await remover.cutout(file('picture'), { refine: 'fast', background: ramp });"
+        "return { clear: await bytes(r.image), over: await bytes(b.image) }",
+        {"picture": picture},
+    )
+    assert "error" not in out, out
+    expected = Remover(Session(tiny_bundle / "fp32.onnx", threads=1), refinement=FAST).cutout(np.asarray(image)).alpha
+    clear, over = decoded(out["clear"]).astype(int), decoded(out["over"]).astype(int)
+    assert clear.shape == (4128, 4160, 4)
+    assert np.abs(clear[..., 3] - expected).max() <= 1
+    seen = clear[..., 3] == 255
+    assert np.array_equal(clear[..., :3][seen], np.asarray(image)[seen])
+    alpha = clear[..., 3:] / 255
+    wanted = np.asarray(image) * alpha + np.linspace(0, 255, 4160)[None, :, None] * (1 - alpha)
+    assert np.abs(over[..., :3] - wanted).max() <= 4
+    large = call(
+        page,
+        BYTES + CREATE + "const r = await remover.convert(file('picture'), { output: 'jpeg' });"
+        "return [r.width * r.height, r.notes]",
+        {"picture": encoded(Image.new("RGB", (8000, 6400), "teal"), "JPEG")},
+    )
+    assert 49e6 < large[0] <= 50e6
+    assert any("scaled down" in note for note in large[1])
 
 
 def test_transparency_of_the_original_is_kept(page: Page, tiny_bundle: Path) -> None:
