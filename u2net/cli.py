@@ -80,7 +80,7 @@ def _parser() -> _Parser:
     steps.add_argument(
         "--epsilon", type=float, metavar="E", help="of the guided filter: smaller follows colours closer"
     )
-    steps.add_argument("--passes", type=int, metavar="N", help="of the guided filter")
+    steps.add_argument("--reach", type=int, metavar="PX", help="how far edges may move, in pixels of the network's map")
     steps.add_argument("--feather", type=float, metavar="PX", help="soften the matte by this many pixels")
     steps.add_argument("--colours", choices=("keep", "estimate"), help="estimate removes the background's colour spill")
 
@@ -177,7 +177,7 @@ def _settings(options: argparse.Namespace) -> Any:
         "edges": options.edges,
         "radius": options.radius,
         "epsilon": options.epsilon,
-        "passes": options.passes,
+        "reach": options.reach,
         "feather": options.feather,
         "colours": options.colours,
     }

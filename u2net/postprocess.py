@@ -9,13 +9,12 @@ This is the specification that every runner follows, step by step, in this order
 5. An alpha channel that the picture already had multiplies the matte; 8 bits are floor(255 · v + 0.5).
 6. `estimate_foreground`: colours without the background's share.
 
-All arithmetic is float32 unless said otherwise; box means and the fit of step 3 are float64 and are rounded to float32
-where they are done. Runners agree to 1/255.
+All arithmetic is float32 unless said otherwise. Runners agree to 1/255.
 
-**Working grid** of steps 3 and 6: k = ceil(max(H, W) / `working_side`); the picture is box-reduced by k as in step 1 of
-`preprocess` (h = ceil(H / k), w = ceil(W / k), means rounded half up); working pixel (x, y) covers picture pixels from
-(k·x, k·y) on, and what is sampled at picture pixel (X, Y) is taken bilinearly at ((X + 0.5) / k − 0.5,
-(Y + 0.5) / k − 0.5), clamped.
+**Working grid** of steps 3 and 6: k = max(1, floor(max(H, W) / `working_side` + 0.5)); the picture is box-reduced by k
+as in step 1 of `preprocess` (h = ceil(H / k), w = ceil(W / k), means rounded half up); working pixel (x, y) covers
+picture pixels from (k·x, k·y) on, and what is sampled at picture pixel (X, Y) is taken bilinearly at
+((X + 0.5) / k − 0.5, (Y + 0.5) / k − 0.5), clamped.
 
 **Box mean** of radius r: the mean over the (2r + 1)² window around a pixel, over those of its pixels that lie inside.
 """
@@ -31,24 +30,33 @@ import numpy.typing as npt
 from PIL import Image
 
 from .errors import ConfigError
-from .preprocess import _taps, resize_bilinear
+from .preprocess import bilinear_taps, resize_bilinear
 
 __all__ = [
     "BALANCED",
     "BEST",
     "FAST",
     "PRESETS",
+    "Fitted",
     "Refinement",
+    "Upsampler",
+    "WorkingGrid",
+    "apply_model",
+    "bands_of",
     "box_mean",
+    "cell_means",
     "clean",
     "connected_components",
     "estimate_foreground",
     "feather",
     "fill_holes",
+    "fit_guided",
     "guided_coefficients",
     "keep_components",
     "matte",
+    "mend_map",
     "to_alpha",
+    "unsure",
     "upsample_bands",
     "upsample_map",
 ]
@@ -59,6 +67,11 @@ ByteArray = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int32]
 
 SUPPORT = 0.1  # a subject's connected component is where the map is at least this: soft skirts belong to it
+# Chosen on procedural scenes (seed 901), with exact maps and with those of `small` and `lite`; see docs/runner.md.
+_TRUST_RADIUS = 2  # of the windows in which a map is compared with the picture
+_TRUST_EPSILON = 1e-6
+_BLURRED = 0.45  # κ₀: exact maps have 0.05 to 0.5, networks' 0.25 to 1
+_EDGE_VARIANCE = 0.004  # v₀: a soft step from 0 to 1 has some 0.1, the inside of translucent things less than 0.001
 _BAND_PIXELS = 1 << 19  # working memory of one band: a dozen float32 copies of it
 
 
@@ -70,10 +83,10 @@ class Refinement:
     min_area: float = 0.0  # fraction of the picture under which a subject is dropped; 0 keeps all
     fill_holes: float = 0.0  # fraction of the picture up to which a hole is filled; 0 fills none: mugs have handles
     edges: Literal["none", "guided", "matting"] = "guided"  # refinement at full resolution
-    working_side: int = 640  # longest side of the working grid: twice the network's, and 0.1 s of work
+    working_side: int = 640  # about the longest side of the working grid: twice the network's, and 0.1 s of work
     radius: int = 3  # of the guided filter, in working pixels: small windows hold two colours, as matting assumes
-    passes: int = 2  # of the guided filter: the second reaches further without larger windows
-    epsilon: float = 1e-6  # of the guided filter: variance of colour (of 1) below which a region counts as flat
+    reach: int = 8  # in the map's pixels: how far edges move to where the picture has them; 0 leaves the map alone
+    epsilon: float = 1e-5  # of the guided filter: variance of colour (of 1) below which a region counts as flat
     confidence: float = 1.0  # power of |2p − 1| that weighs a pixel in the fit: sure pixels decide; 0 weighs all alike
     threshold: float | None = None  # makes the matte hard
     feather: float = 0.0  # pixels by which the matte is softened
@@ -89,8 +102,8 @@ class Refinement:
             raise ConfigError(
                 f"radius must be 1 to 100 and working_side 32 to 8192, got {self.radius} and {self.working_side}"
             )
-        if not 1 <= self.passes <= 8:
-            raise ConfigError(f"passes must be 1 to 8, got {self.passes}")
+        if not 0 <= self.reach <= 100:
+            raise ConfigError(f"reach must be 0 to 100, got {self.reach}")
         if not 0 < self.epsilon <= 1:
             raise ConfigError(f"epsilon must be above 0 and at most 1, got {self.epsilon}")
 
@@ -202,15 +215,15 @@ def clean(saliency: FloatArray, settings: Refinement) -> FloatArray:
 # 2. To full resolution
 
 
-class _Upsampler:
+class Upsampler:
     """Bilinear resize of planes (C, h, w) to rows of (C, H, W), as they are asked for."""
 
     def __init__(self, planes: FloatArray, height: int, width: int, steps: tuple[float, float] | None = None) -> None:
         _, source_height, source_width = planes.shape
         step_y, step_x = steps if steps is not None else (source_height / height, source_width / width)
         self.planes = planes
-        self.left, self.right, self.wx = _taps(source_width, width, step_x)
-        self.top, self.bottom, self.wy = _taps(source_height, height, step_y)
+        self.left, self.right, self.wx = bilinear_taps(source_width, width, step_x)
+        self.top, self.bottom, self.wy = bilinear_taps(source_height, height, step_y)
 
     def rows(self, band: slice, columns: slice = slice(None)) -> FloatArray:
         """float32 (C, rows of `band`, columns)."""
@@ -227,7 +240,8 @@ class _Upsampler:
         return upper
 
 
-def _bands(height: int, width: int) -> Iterator[slice]:
+def bands_of(height: int, width: int) -> Iterator[slice]:
+    """Bands of rows of a picture, from top to bottom, small enough for a dozen float32 copies."""
     rows = max(1, _BAND_PIXELS // width)
     for start in range(0, height, rows):
         yield slice(start, min(start + rows, height))
@@ -238,8 +252,8 @@ def upsample_bands(saliency: FloatArray, height: int, width: int) -> Iterator[tu
 
     Identical to `preprocess.resize_bilinear(saliency, height, width)`.
     """
-    upsampler = _Upsampler(saliency[None], height, width)
-    for band in _bands(height, width):
+    upsampler = Upsampler(saliency[None], height, width)
+    for band in bands_of(height, width):
         yield band, upsampler.rows(band)[0]
 
 
@@ -259,111 +273,288 @@ def to_alpha(values: FloatArray) -> ByteArray:
 # 3. Edges
 
 
-def box_mean(planes: FloatArray | DoubleArray, radius: int) -> DoubleArray:
-    """Box mean of (C, h, w), float64, windows cut at the borders. O(1) a pixel, by running sums along either axis."""
-    out = np.empty(planes.shape)
-    for index, plane in enumerate(planes):  # one plane at a time stays in the processor's cache
-        out[index] = _box_mean_columns(_box_mean_columns(plane, radius).T, radius).T
+def box_mean(planes: FloatArray, radius: int) -> FloatArray:
+    """Box mean of (C, h, w), float32 or float64 as the input, windows cut at the borders. O(log radius) a pixel."""
+    _, height, width = planes.shape
+    share = 1 / (_window_counts(height, radius)[:, None] * _window_counts(width, radius))
+    share = share.astype(planes.dtype)
+    out = np.empty_like(planes)
+    for plane, mean in zip(planes, out, strict=True):  # one plane at a time stays in the processor's cache
+        padded = np.zeros((height + 2 * radius, width + 2 * radius), planes.dtype)
+        padded[radius : radius + height, radius : radius + width] = plane
+        rows = _window_sums(padded, radius, height)
+        np.multiply(_window_sums(rows.T, radius, width).T, share, out=mean)
     return out
 
 
-def _box_mean_columns(plane: npt.NDArray[np.floating], radius: int) -> DoubleArray:
-    length = plane.shape[0]
-    sums = np.zeros((length + 1, plane.shape[1]))
-    np.cumsum(plane, axis=0, out=sums[1:], dtype=np.float64)
+def _window_counts(length: int, radius: int) -> npt.NDArray[np.int64]:
     at = np.arange(length)
-    high, low = np.minimum(at + radius + 1, length), np.maximum(at - radius, 0)
-    means = sums[high]
-    means -= sums[low]
-    means /= (high - low)[:, None]
-    return means
+    return np.minimum(at + radius + 1, length) - np.maximum(at - radius, 0)
+
+
+def _window_sums(lines: FloatArray, radius: int, count: int) -> FloatArray:
+    """Sums of 2 · radius + 1 lines from each of the first `count` on, of sums of 1, 2, 4, … lines."""
+    window, size, start = 2 * radius + 1, 1, 0
+    total: FloatArray | None = None
+    while True:
+        if window & size:
+            part = lines[start : start + count]
+            total = part if total is None else total + part
+            start += size
+        if 2 * size > window:
+            assert total is not None
+            return total
+        lines = lines[:-size] + lines[size:]
+        size *= 2
 
 
 def working_factor(height: int, width: int, working_side: int) -> int:
     """k of the working grid."""
-    return -(-max(height, width) // working_side)
+    return max(1, int(max(height, width) / working_side + 0.5))
 
 
 def _reduced(pixels: ByteArray, k: int) -> ByteArray:
     return pixels if k == 1 else np.asarray(Image.fromarray(pixels).reduce(k))
 
 
-def guided_coefficients(guide: FloatArray, target: FloatArray, settings: Refinement) -> FloatArray:
-    """Local linear model of the matte in the colours: float32 (4, h, w), three slopes and the offset.
+def cell_means(planes: FloatArray, rows: int, columns: int, steps: tuple[float, float]) -> FloatArray:
+    """float32 (C, rows, columns): means of (C, h, w) over cells of `steps` (height, width), the first from (0, 0) on.
 
-    The guided filter (He, Sun & Tang, 2010; fast form: He & Sun, arXiv 1505.00996) for a colour guide, float32
-    (3, h, w) in [0, 1], and `target` p, float32 (h, w), with weights w = |2p − 1|^confidence + 0.001: in each window,
-    with E(x) = box(w · x) / box(w),
-
-        cov = E(I · p) − E(I) · E(p)          var = E(I · Iᵀ) − E(I) · E(I)ᵀ + epsilon · identity
-        a = var⁻¹ · cov                       b = E(p) − a · E(I)
-
-    and a, b are box means of these over the same radius. The 3×3 system is solved by its adjugate.
+    Pixels that a cell covers in part count with that part; what a cell has beyond the planes' edge does not count.
     """
-    r = settings.radius
-    target = target.astype(np.float64)
-    weight = np.abs(2 * target - 1) ** settings.confidence + 1e-3
-    red, green, blue = guide.astype(np.float64)
+    down = _cell_means_columns(planes.transpose(1, 0, 2), rows, steps[0])
+    return _cell_means_columns(down.transpose(2, 1, 0), columns, steps[1]).transpose(1, 2, 0).astype(np.float32)
+
+
+def _cell_means_columns(lines: npt.NDArray[np.floating], count: int, step: float) -> DoubleArray:
+    length = lines.shape[0]
+    sums = np.zeros((length + 1, *lines.shape[1:]))
+    np.cumsum(lines, axis=0, out=sums[1:], dtype=np.float64)
+    edges = np.minimum(np.arange(count + 1) * step, length)
+    left = np.minimum(np.floor(edges).astype(np.intp), length - 1)
+    at = sums[left] + (sums[left + 1] - sums[left]) * (edges - left).reshape(-1, *(1,) * (lines.ndim - 1))
+    return np.asarray(np.diff(at, axis=0) / np.diff(edges).reshape(-1, *(1,) * (lines.ndim - 1)))
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Of each window: the local linear model (4, h, w), the target's variance and what of it the model leaves over."""
+
+    coefficients: DoubleArray
+    variance: DoubleArray
+    residual: DoubleArray
+
+
+def _fit(guide: FloatArray, target: FloatArray, radius: int, epsilon: float, confidence: float) -> _Fit:
+    p = target
+    red, green, blue = guide
     planes = np.stack(
         (
-            np.ones_like(target),
-            target,
+            np.ones_like(p),
+            p,
             red,
             green,
             blue,
-            red * target,
-            green * target,
-            blue * target,
+            red * p,
+            green * p,
+            blue * p,
             red * red,
             red * green,
             red * blue,
             green * green,
             green * blue,
             blue * blue,
+            p * p,
         )
     )
-    planes *= weight
-    mean = box_mean(planes, r)
+    if confidence > 0:
+        sure = np.abs(2 * p - 1)
+        planes *= (sure if confidence == 1 else sure ** np.float32(confidence)) + np.float32(1e-3)
+    mean = box_mean(planes, radius).astype(np.float64)  # the system is nearly singular
     mean[1:] /= mean[0]
-    p, (mr, mg, mb) = mean[1], mean[2:5]
-    cr, cg, cb = mean[5] - mr * p, mean[6] - mg * p, mean[7] - mb * p
-    epsilon = settings.epsilon
+    mp, (mr, mg, mb) = mean[1], mean[2:5]
+    cr, cg, cb = mean[5] - mr * mp, mean[6] - mg * mp, mean[7] - mb * mp
     rr, rg, rb = mean[8] - mr * mr + epsilon, mean[9] - mr * mg, mean[10] - mr * mb
     gg, gb, bb = mean[11] - mg * mg + epsilon, mean[12] - mg * mb, mean[13] - mb * mb + epsilon
     # The adjugate of the symmetric matrix.
     irr, irg, irb = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
     igg, igb, ibb = rr * bb - rb * rb, rg * rb - rr * gb, rr * gg - rg * rg
     determinant = rr * irr + rg * irg + rb * irb
-    coefficients = np.empty((4, *target.shape))
+    coefficients = np.empty((4, *p.shape))
     coefficients[0] = (irr * cr + irg * cg + irb * cb) / determinant
     coefficients[1] = (irg * cr + igg * cg + igb * cb) / determinant
     coefficients[2] = (irb * cr + igb * cg + ibb * cb) / determinant
-    coefficients[3] = p - coefficients[0] * mr - coefficients[1] * mg - coefficients[2] * mb
-    return box_mean(coefficients, r).astype(np.float32)
+    coefficients[3] = mp - coefficients[0] * mr - coefficients[1] * mg - coefficients[2] * mb
+    variance = np.maximum(mean[14] - mp * mp, 0)
+    explained = coefficients[0] * cr + coefficients[1] * cg + coefficients[2] * cb
+    return _Fit(coefficients, variance, np.maximum(variance - explained, 0))
+
+
+def guided_coefficients(
+    guide: FloatArray, target: FloatArray, radius: int, epsilon: float, confidence: float
+) -> FloatArray:
+    """Local linear model of the matte in the colours: float32 (4, h, w), three slopes and the offset.
+
+    The guided filter (He, Sun & Tang, 2010; fast form: He & Sun, arXiv 1505.00996) for a colour guide, float32
+    (3, h, w) in [0, 1], and `target` p, float32 (h, w), with weights w = |2p − 1|^confidence + 0.001 (1 where
+    confidence is 0): in each window, with E(x) = box(w · x) / box(w),
+
+        cov = E(I · p) − E(I) · E(p)          var = E(I · Iᵀ) − E(I) · E(I)ᵀ + epsilon · identity
+        a = var⁻¹ · cov                       b = E(p) − a · E(I)
+
+    and a, b are box means of these over the same radius. The 3×3 system is solved by its adjugate.
+    """
+    return box_mean(_fit(guide, target, radius, epsilon, confidence).coefficients.astype(np.float32), radius)
+
+
+def apply_model(coefficients: FloatArray, guide: FloatArray) -> FloatArray:
+    """clip(a · I + b, 0, 1), float32 (h, w)."""
+    q = coefficients[3] + coefficients[0] * guide[0]
+    q += coefficients[1] * guide[1]
+    q += coefficients[2] * guide[2]
+    return np.clip(q, 0, 1, out=q)
+
+
+def unsure(p: FloatArray) -> FloatArray:
+    """u = min(1, 4 · (1 − |2p − 1|)): how far a pixel may move; 0, where it would be under 1/512, the map is sure."""
+    u = np.minimum(np.float32(1), 4 * (1 - np.abs(2 * p - 1)))
+    u[u < np.float32(1 / 512)] = 0
+    return u
+
+
+def mend_map(guide: FloatArray, cells: FloatArray, settings: Refinement) -> tuple[FloatArray, float]:
+    """The map with its edges where the picture has them, float32 (h, w), and how far the map was to be trusted, 0 to 1.
+
+    `guide` is the picture, float32 (3, h, w) in [0, 1], and `cells` the map, both on the map's own pixels.
+
+    A matte that was averaged down is, in small windows, still nearly linear in the colours averaged down alike, and no
+    longer so when it is blurred; a map whose edges are blurred already, or beside the picture's, fits the colours no
+    better than its blurred self. So, with ρ(x) = (Σ variance that the linear model leaves over) / (Σ variance of x)
+    over all windows of radius 2, unweighted, with an epsilon of 1e-6,
+
+        κ = ρ(p) / ρ(box mean of p, radius 1)        trust = 1 / (1 + (κ / κ₀)⁶)
+
+    Then twice t = p + u · (q − p), with q the guided filter of t in windows of radius `reach` and
+
+        u = (1 − trust) · v / (v + v₀) · unsure(p)
+
+    where v is the map's variance in the windows above: what is in between over an area is translucent and stays so.
+    """
+    if settings.reach == 0 or not bool(((cells > 0) & (cells < 1)).any()):
+        return cells, 1.0
+    sharp = _fit(guide, cells, _TRUST_RADIUS, _TRUST_EPSILON, 0.0)
+    blurred = _fit(guide, box_mean(cells[None], 1)[0], _TRUST_RADIUS, _TRUST_EPSILON, 0.0)
+    trust = 1 / (1 + (_left_over(sharp) / _left_over(blurred) / _BLURRED) ** 6)
+    amount = ((1 - trust) * sharp.variance / (sharp.variance + _EDGE_VARIANCE)).astype(np.float32) * unsure(cells)
+    mended = cells
+    for _ in range(2):
+        fitted = guided_coefficients(guide, mended, settings.reach, settings.epsilon, settings.confidence)
+        mended = cells + amount * (apply_model(fitted, guide) - cells)
+    return mended, trust
+
+
+class WorkingGrid:
+    """The working grid of a picture, uint8 (H, W, 3), beside a map of `map_shape`: `refine_guided` says what is what.
+
+    `pixels` uint8 (h, w, 3) and `guide` float32 (3, h, w) in [0, 1] are the picture on it, `k` its factor.
+    """
+
+    def __init__(self, rgb: ByteArray, map_shape: tuple[int, int], working_side: int) -> None:
+        height, width = rgb.shape[:2]
+        self.k = k = working_factor(height, width, working_side)
+        self.pixels = _reduced(rgb, k)
+        self.guide = np.ascontiguousarray(self.pixels.transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
+        self._shape = h, w = self.pixels.shape[:2]
+        self._map_shape = size_y, size_x = map_shape
+        self._map_steps = (size_y * k / height, size_x * k / width)
+        self._cells = rows, columns = min(size_y, h), min(size_x, w)
+        self._cell_steps = (height / (k * rows), width / (k * columns))
+
+    def sample(self, map_: FloatArray) -> FloatArray:
+        """A map, float32 (size, size), on the grid, float32 (h, w)."""
+        return resize_bilinear(map_, self._shape[0], self._shape[1], self._map_steps)
+
+    def cells_of_map(self, map_: FloatArray) -> FloatArray:
+        """A map brought to the cells."""
+        if self._cells == self._map_shape:
+            return map_
+        steps = (self._map_shape[0] / self._cells[0], self._map_shape[1] / self._cells[1])
+        return cell_means(map_[None], *self._cells, steps)[0]
+
+    def cells_of_planes(self, planes: FloatArray) -> FloatArray:
+        """float32 (C, h, w) on the grid brought to the cells."""
+        return cell_means(planes, *self._cells, self._cell_steps)
+
+    def map_of_cells(self, cells: FloatArray) -> FloatArray:
+        """Differences on the cells brought to the map's pixels."""
+        return resize_bilinear(cells, *self._map_shape)
+
+    def correction(self, q: FloatArray, moves: npt.NDArray[np.bool_], mended: FloatArray, trust: float) -> FloatArray:
+        """c of back-projection, float32 of the map's shape, for a matte q, float32 (h, w), that may be moved there."""
+        correction = np.zeros(self._map_shape, np.float32)
+        for _ in range(2):
+            lifted = np.where(moves, np.clip(q + self.sample(correction), 0, 1), q)
+            missing = mended - self.cells_of_planes(lifted[None])[0]
+            correction += np.float32(trust) * self.map_of_cells(missing)
+        return correction
+
+
+def _left_over(fit: _Fit) -> float:
+    return (float(fit.residual.sum()) + 1e-9) / (float(fit.variance.sum()) + 1e-9)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit_guided` finds: all that `refine_guided` needs at full size, and the matte q + c on the working grid."""
+
+    grid: WorkingGrid
+    mended: FloatArray  # m on the cells
+    trust: float  # of the map, 0 to 1
+    maps: FloatArray  # (2, size, size): m and c on the map's pixels
+    coefficients: FloatArray  # (4, h, w)
+    matte: FloatArray  # (h, w)
+
+
+def fit_guided(rgb: ByteArray, saliency: FloatArray, settings: Refinement) -> Fitted:
+    """Parts 1 to 3 of `refine_guided`, of uint8 (H, W, 3) pictures and maps, float32 (size, size)."""
+    grid = WorkingGrid(rgb, (saliency.shape[0], saliency.shape[1]), settings.working_side)
+    cells = grid.cells_of_map(saliency)
+    mended, trust = mend_map(grid.cells_of_planes(grid.guide), cells, settings)
+    map_ = saliency + grid.map_of_cells(mended - cells)
+    p = grid.sample(map_)
+    coefficients = _crop_coefficients(grid.guide, p, settings)
+    moves = unsure(p)
+    q = p + moves * (apply_model(coefficients, grid.guide) - p)
+    correction = grid.correction(q, moves > 0, mended, trust)
+    matte = np.clip(q + np.where(moves > 0, grid.sample(correction), np.float32(0)), 0, 1)
+    return Fitted(grid, mended, trust, np.stack((map_, correction)), coefficients, matte)
 
 
 def refine_guided(rgb: ByteArray, saliency: FloatArray, settings: Refinement) -> Iterator[tuple[slice, FloatArray]]:
     """Steps 2 and 3 in bands: (rows, float32 (rows, W)) of the refined matte of uint8 (H, W, 3) pictures.
 
-    On the working grid, p is the map sampled there and t = p at first; each pass fits `guided_coefficients` to t.
-    Between passes t = p + u · (q − p) with q = clip(a · I + b, 0, 1) and u = min(1, 2 · (1 − |2p − 1|)): where the
-    network is sure its word stands, so nothing leaks into flat regions. After the last pass the same formula gives the
-    matte at full size, with p the upsampled map, the coefficients sampled bilinearly from the working grid and I the
-    picture / 255.
+    **Cells** are the map's pixels, or the working grid's along an axis where that has fewer; the map, the picture and
+    mattes are brought to them by `cell_means`, and differences go back to the map's pixels bilinearly.
+
+    1. On the cells `mend_map` gives the mended map m, and the map's trust.
+    2. On the working grid, p is m sampled there, a and b are its `guided_coefficients` with `radius`, and
+       q = p + u · (clip(a · I + b, 0, 1) − p) with u = `unsure`(p): where the map is sure its word stands, so nothing
+       leaks into flat regions.
+    3. Back-projection (Irani & Peleg, 1991): averaged down again, a matte must give the map that it came from. With a
+       correction c on the map's pixels, 0 at first, twice c += trust · (m − means over the cells of clip(q + c, 0, 1)),
+       where u = 0 without c.
+    4. At full size the same with the picture / 255, p and c sampled from the map's pixels and a and b from the working
+       grid, all bilinearly: clip(q + c, 0, 1), and p where u = 0.
     """
     height, width = rgb.shape[:2]
-    size_y, size_x = saliency.shape
-    k = working_factor(height, width, settings.working_side)
-    reduced = _reduced(rgb, k)
-    h, w = reduced.shape[:2]
-    target = resize_bilinear(saliency, h, w, (size_y * k / height, size_x * k / width))
-    guide = np.ascontiguousarray(reduced.transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
-    coefficients = _Upsampler(_crop_coefficients(guide, target, settings), height, width, (1 / k, 1 / k))
-    maps = _Upsampler(saliency[None], height, width)
-    for band in _bands(height, width):
-        p = maps.rows(band)[0]
-        unsure = _unsure(p)
-        columns = np.flatnonzero(unsure.max(axis=0))
+    fitted = fit_guided(rgb, saliency, settings)
+    k = fitted.grid.k
+    coefficients = Upsampler(fitted.coefficients, height, width, (1 / k, 1 / k))
+    maps = Upsampler(fitted.maps, height, width)
+    for band in bands_of(height, width):
+        p, correction = maps.rows(band)
+        moves = unsure(p)
+        columns = np.flatnonzero(moves.max(axis=0))
         if columns.size:
             part = slice(int(columns[0]), int(columns[-1]) + 1)
             a = coefficients.rows(band, part)
@@ -372,34 +563,28 @@ def refine_guided(rgb: ByteArray, saliency: FloatArray, settings: Refinement) ->
                 q += a[channel] * (rgb[band, part, channel] * np.float32(1 / 255))
             np.clip(q, 0, 1, out=q)
             q -= p[:, part]
-            q *= unsure[:, part]
+            q *= moves[:, part]
+            q += correction[:, part] * (moves[:, part] > 0)
             p[:, part] += q
+            np.clip(p, 0, 1, out=p)
         yield band, p
 
 
-def _unsure(p: FloatArray) -> FloatArray:
-    return np.minimum(np.float32(1), 2 * (1 - np.abs(2 * p - 1)))
-
-
 def _crop_coefficients(guide: FloatArray, target: FloatArray, settings: Refinement) -> FloatArray:
-    """All passes of `guided_coefficients`, computed only around the pixels that are not sure."""
-    unsure = (target > 0) & (target < 1)
-    rows, columns = np.flatnonzero(unsure.any(axis=1)), np.flatnonzero(unsure.any(axis=0))
+    """`guided_coefficients`, computed only around the pixels that are not sure, 0 elsewhere."""
+    moving = unsure(target) > 0
+    rows, columns = np.flatnonzero(moving.any(axis=1)), np.flatnonzero(moving.any(axis=0))
     coefficients = np.zeros((4, *target.shape), np.float32)
     if rows.size == 0:
         return coefficients
-    # Two windows a pass, and the neighbour that bilinear sampling takes.
-    margin = 2 * settings.radius * settings.passes + 2
+    margin = 2 * settings.radius + 2  # both windows, and the neighbour that bilinear sampling takes
     part = (
         slice(max(0, int(rows[0]) - margin), int(rows[-1]) + margin + 1),
         slice(max(0, int(columns[0]) - margin), int(columns[-1]) + margin + 1),
     )
-    colours, p = guide[:, *part], target[part]
-    fitted = guided_coefficients(colours, p, settings)
-    for _ in range(settings.passes - 1):
-        q = np.clip(fitted[0] * colours[0] + fitted[1] * colours[1] + fitted[2] * colours[2] + fitted[3], 0, 1)
-        fitted = guided_coefficients(colours, p + _unsure(p) * (q - p), settings)
-    coefficients[:, *part] = fitted
+    coefficients[:, *part] = guided_coefficients(
+        guide[:, *part], target[part], settings.radius, settings.epsilon, settings.confidence
+    )
     return coefficients
 
 
@@ -411,9 +596,9 @@ def feather(values: FloatArray, pixels: float) -> FloatArray:
     radius = max(1, int(np.floor(pixels + 0.5)))
     height, width = values.shape
     out = np.empty_like(values)
-    for band in _bands(height, width):
+    for band in bands_of(height, width):
         first, last = max(0, band.start - 2 * radius), min(height, band.stop + 2 * radius)
-        soft = box_mean(box_mean(values[None, first:last], radius), radius)[0].astype(np.float32)
+        soft = box_mean(box_mean(values[None, first:last], radius), radius)[0]
         out[band] = soft[band.start - first : band.stop - first]
     return out
 
@@ -442,7 +627,7 @@ def matte(
         for band, values in bands:
             soft[band] = _hard(values, settings.threshold)
         soft = feather(soft, settings.feather)
-        bands = ((band, soft[band]) for band in _bands(height, width))
+        bands = ((band, soft[band]) for band in bands_of(height, width))
     out = np.empty((height, width), np.uint8)
     for band, values in bands:
         if settings.feather <= 0:
@@ -484,8 +669,8 @@ def estimate_foreground(rgb: ByteArray, alpha: ByteArray, working_side: int = 64
     front, back = _fuse(colours, opacity, colours, colours, 32)
     front = np.clip(front + opacity * (colours - opacity * front - (1 - opacity) * back), 0, 1)
     front, back = _fuse(colours, opacity, front, back, 4)
-    estimates = _Upsampler(np.concatenate((front, back)), height, width, (1 / k, 1 / k))
-    for band in _bands(height, width):
+    estimates = Upsampler(np.concatenate((front, back)), height, width, (1 / k, 1 / k))
+    for band in bands_of(height, width):
         inside = np.flatnonzero(soft[band].any(axis=0))
         if not inside.size:
             continue
@@ -506,6 +691,6 @@ def _fuse(
 ) -> tuple[FloatArray, FloatArray]:
     """F̂ and B̂, float32 (3, h, w) each."""
     clear = 1 - opacity
-    means = box_mean(np.concatenate((opacity * front, clear * back, opacity, clear)), radius).astype(np.float32)
+    means = box_mean(np.concatenate((opacity * front, clear * back, opacity, clear)), radius)
     tiny = np.float32(1e-5)
     return means[0:3] / (means[6] + tiny), means[3:6] / (means[7] + tiny)

@@ -27,7 +27,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["MEAN", "STD", "min_max", "normalise", "resize_bilinear", "resize_for_network", "to_tensor"]
+__all__ = [
+    "MEAN",
+    "STD",
+    "bilinear_taps",
+    "min_max",
+    "normalise",
+    "resize_bilinear",
+    "resize_for_network",
+    "to_tensor",
+]
 
 SPECIFICATION_VERSION = 1
 MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB
@@ -37,7 +46,9 @@ FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
 
 
-def _taps(source: int, target: int, step: float) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], FloatArray]:
+def bilinear_taps(
+    source: int, target: int, step: float
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], FloatArray]:
     """For each of `target` samples `step` source pixels apart: left neighbour, right neighbour, weight of the right."""
     position = (np.arange(target, dtype=np.float64) + 0.5) * step - 0.5
     position = np.clip(position, 0.0, source - 1.0)
@@ -56,8 +67,8 @@ def resize_bilinear(
     """
     source_height, source_width = picture.shape[:2]
     step_y, step_x = steps if steps is not None else (source_height / height, source_width / width)
-    top, bottom, wy = _taps(source_height, height, step_y)
-    left, right, wx = _taps(source_width, width, step_x)
+    top, bottom, wy = bilinear_taps(source_height, height, step_y)
+    left, right, wx = bilinear_taps(source_width, width, step_x)
     trailing = (1,) * (picture.ndim - 2)
     wy = wy.reshape(-1, 1, *trailing)
     wx = wx.reshape(1, -1, *trailing)

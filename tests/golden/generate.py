@@ -136,7 +136,7 @@ def build() -> Book:
     for name, (height, width), changes in (
         ("plain", (60, 83), {"working_side": 83}),
         ("reduced", (110, 151), {"working_side": 52}),
-        ("other", (60, 83), {"working_side": 52, "radius": 5, "passes": 1, "epsilon": 1e-4, "confidence": 0.0}),
+        ("other", (60, 83), {"working_side": 32, "radius": 5, "reach": 3, "epsilon": 1e-4, "confidence": 0.0}),
     ):
         rgb, alpha = picture(height, width, 5)
         small = preprocess.resize_bilinear(alpha, 32, 32)

@@ -17,12 +17,12 @@ export interface Refinement {
   fillHoles: number;
   /** Refinement at full resolution. The runner's "matting" is not for browsers. */
   edges: "none" | "guided";
-  /** Longest side of the grid that the guided filter works on. */
+  /** About the longest side of the grid that the guided filter works on. */
   workingSide: number;
   /** Of the guided filter, in pixels of that grid. */
   radius: number;
-  /** Of the guided filter: how often it is fitted; a second pass reaches further. */
-  passes: number;
+  /** In pixels of the map: how far edges move to where the picture has them; 0 leaves the map alone. */
+  reach: number;
   /** Of the guided filter: variance of colour below which a region counts as flat. */
   epsilon: number;
   /** Power of |2p − 1| that weighs a pixel in the fit. */
@@ -36,8 +36,8 @@ export interface Refinement {
 }
 
 export const BALANCED: Readonly<Refinement> = Object.freeze({
-  keepLargest: false, minArea: 0, fillHoles: 0, edges: "guided", workingSide: 640, radius: 3, passes: 2,
-  epsilon: 1e-6, confidence: 1, threshold: null, feather: 0, colours: "estimate",
+  keepLargest: false, minArea: 0, fillHoles: 0, edges: "guided", workingSide: 640, radius: 3, reach: 8,
+  epsilon: 1e-5, confidence: 1, threshold: null, feather: 0, colours: "estimate",
 });
 export const FAST: Readonly<Refinement> = Object.freeze({ ...BALANCED, edges: "none", colours: "keep" });
 export const PRESETS = Object.freeze({ fast: FAST, balanced: BALANCED });
@@ -48,7 +48,11 @@ export type RefineOption = keyof typeof PRESETS | (Partial<Refinement> & { prese
 const SUPPORT = 0.1;
 const COLOUR_SIDE = 640; // working grid of the colours
 const COLOUR_RADII = [32, 4];
-const UNSURE = 1 / 512; // a smaller weight moves a value by less than half of 1/255
+const UNSURE = 1 / 512; // where a pixel would move by a smaller part the map is sure
+const TRUST_RADIUS = 2; // these four as in the specification
+const TRUST_EPSILON = 1e-6;
+const BLURRED = 0.45;
+const EDGE_VARIANCE = 0.004;
 
 /** The settings that are meant. Throws ConfigError where one cannot work. */
 export function refinement(option: RefineOption = "balanced"): Refinement {
@@ -73,7 +77,7 @@ export function refinement(option: RefineOption = "balanced"): Refinement {
   within("fillHoles", 0, 1);
   within("feather", 0, 200);
   within("confidence", 0, 64);
-  for (const [name, low, high] of [["radius", 1, 100], ["passes", 1, 8], ["workingSide", 32, 8192]] as const) {
+  for (const [name, low, high] of [["radius", 1, 100], ["reach", 0, 100], ["workingSide", 32, 8192]] as const) {
     within(name, low, high);
     if (!Number.isInteger(settings[name])) throw new ConfigError(`${name} must be a whole number, got ${settings[name]}`);
   }
@@ -233,7 +237,7 @@ export function boxMean(
 
 /** k of the working grid. */
 export function workingFactor(height: number, width: number, workingSide: number): number {
-  return Math.ceil(Math.max(height, width) / workingSide);
+  return Math.max(1, Math.floor(Math.max(height, width) / workingSide + 0.5));
 }
 
 /** A rectangle of the working grid. */
@@ -276,19 +280,56 @@ function cropColours(pixels: Uint8Array, width: number, part: Part): Float32Arra
   return out;
 }
 
-/**
- * Local linear model of the matte in the colours, four interleaved values a pixel (three slopes and the offset): the
- * weighted guided filter of the specification, in float64. `guide` is interleaved RGB in [0, 1], `target` is p. Windows
- * are summed as they slide, so that none of the fourteen products is ever stored; where `needed` is 0 nothing is fitted.
- */
-export function guidedCoefficients(
-  guide: Float32Array, target: Float32Array, height: number, width: number, settings: Refinement, needed?: Uint8Array,
-  fit = new Float64Array(height * width * 4), out?: Float32Array<ArrayBuffer>,
+/** Means of interleaved channels over cells of stepY × stepX, the first from (0, 0) on; parts of pixels count in part. */
+export function cellMeans(
+  source: ArrayLike<number>, height: number, width: number, channels: number, rows: number, columns: number, stepY: number,
+  stepX: number,
 ): Float32Array<ArrayBuffer> {
-  const { radius, confidence, epsilon } = settings;
-  const N = 14; // w, wp, wr, wg, wb, wrp, wgp, wbp, wrr, wrg, wrb, wgg, wgb, wbb
+  const out = new Float32Array(rows * columns * channels);
+  const stride = width * channels;
+  const line = new Float64Array(stride);
+  for (let row = 0, at = 0; row < rows; row++) {
+    const top = row * stepY;
+    const bottom = Math.min(top + stepY, height);
+    line.fill(0);
+    for (let y = Math.floor(top); y < bottom; y++) {
+      const part = Math.min(bottom, y + 1) - Math.max(top, y);
+      for (let i = 0, from = y * stride; i < stride; i++, from++) line[i] += part * source[from];
+    }
+    for (let column = 0; column < columns; column++, at += channels) {
+      const left = column * stepX;
+      const right = Math.min(left + stepX, width);
+      const area = (bottom - top) * (right - left);
+      for (let c = 0; c < channels; c++) {
+        let sum = 0;
+        for (let x = Math.floor(left); x < right; x++) {
+          sum += (Math.min(right, x + 1) - Math.max(left, x)) * line[x * channels + c];
+        }
+        out[at + c] = sum / area;
+      }
+    }
+  }
+  return out;
+}
+
+/** How the guided filter is fitted. */
+interface Windows { radius: number; epsilon: number; confidence: number; needed?: Uint8Array }
+
+/**
+ * The local linear model of each window, four interleaved values a pixel (three slopes and the offset), into `fit`: the
+ * weighted fit of the specification, in float64. `guide` is interleaved RGB in [0, 1], `target` is p. Windows are summed
+ * as they slide, so that none of the fifteen products is ever stored; where `needed` is 0 nothing is fitted. With
+ * `variance` the target's goes there, and what the model leaves over of it comes back, summed.
+ */
+function fitWindows(
+  guide: Float32Array, target: Float32Array, height: number, width: number, windows: Windows, fit: Float64Array,
+  variance?: Float32Array,
+): number {
+  const { radius, confidence, epsilon, needed } = windows;
+  const N = 15; // w, wp, wr, wg, wb, wrp, wgp, wbp, wrr, wrg, wrb, wgg, wgb, wbb, wpp
   const sums = new Float64Array(width * N);
   const S = new Float64Array(N);
+  let leftOver = 0;
   const addRow = (y: number, sign: number): void => {
     for (let x = 0, i = y * width, at = 0; x < width; x++, i++, at += N) {
       const p = target[i];
@@ -296,7 +337,7 @@ export function guidedCoefficients(
       const g = guide[i * 3 + 1];
       const b = guide[i * 3 + 2];
       const sure = Math.abs(2 * p - 1);
-      const w = sign * ((confidence === 1 ? sure : sure ** confidence) + 1e-3);
+      const w = confidence === 0 ? sign : sign * ((confidence === 1 ? sure : sure ** confidence) + 1e-3);
       const wp = w * p;
       const wr = w * r;
       const wg = w * g;
@@ -315,6 +356,7 @@ export function guidedCoefficients(
       sums[at + 11] += wg * g;
       sums[at + 12] += wg * b;
       sums[at + 13] += wb * b;
+      sums[at + 14] += wp * p;
     }
   };
   for (let y = 0; y < Math.min(radius, height); y++) addRow(y, 1);
@@ -360,9 +402,30 @@ export function guidedCoefficients(
       fit[i * 4 + 1] = ag;
       fit[i * 4 + 2] = ab;
       fit[i * 4 + 3] = p - ar * mr - ag * mg - ab * mb;
+      if (!variance) continue;
+      const all = Math.max(0, S[14] * one - p * p);
+      variance[i] = all;
+      leftOver += Math.max(0, all - ar * cr - ag * cg - ab * cb);
     }
   }
-  return boxMean(fit, height, width, 4, radius, needed, out);
+  return leftOver;
+}
+
+/** The guided filter's coefficients: `fitWindows`, and box means of what it gives. */
+export function guidedCoefficients(
+  guide: Float32Array, target: Float32Array, height: number, width: number, windows: Windows,
+): Float32Array<ArrayBuffer> {
+  const fit = new Float64Array(height * width * 4);
+  fitWindows(guide, target, height, width, windows, fit);
+  return boxMean(fit, height, width, 4, windows.radius, windows.needed);
+}
+
+/** clip(a · I + b, 0, 1) at pixel `i`. */
+function modelled(coefficients: Float32Array, guide: Float32Array, i: number): number {
+  const at = i * 4;
+  const q = coefficients[at] * guide[i * 3] + coefficients[at + 1] * guide[i * 3 + 1] + coefficients[at + 2] * guide[i * 3 + 2]
+    + coefficients[at + 3];
+  return q < 0 ? 0 : q > 1 ? 1 : q;
 }
 
 function anyIn(mask: Uint8Array, from: number, count: number): boolean {
@@ -390,40 +453,81 @@ function dilate(mask: Uint8Array, height: number, width: number, radius: number)
   return out;
 }
 
+/** How far a pixel may move, 0 where the map is sure. */
 function unsureOf(p: number): number {
-  return Math.min(1, 2 * (1 - Math.abs(2 * p - 1)));
+  const u = Math.min(1, 4 * (1 - Math.abs(2 * p - 1)));
+  return u < UNSURE ? 0 : u;
 }
 
-/** All passes of the fit, only around the pixels that are not sure. `target` is p on the working grid. */
-function fitAll(reduced: BoxReduce, target: Float32Array, settings: Refinement): Float32Array {
-  const { width: w, height: h } = reduced;
-  const { radius, passes } = settings;
+/** The map with its edges where the picture has them, in place, and how far it was to be trusted, 0 to 1. */
+function mendMap(guide: Float32Array, cells: Float32Array, height: number, width: number, settings: Refinement): number {
+  if (settings.reach === 0 || !cells.some((p) => p > 0 && p < 1)) return 1;
+  const { reach, epsilon, confidence } = settings;
+  const unweighted = { radius: TRUST_RADIUS, epsilon: TRUST_EPSILON, confidence: 0 };
+  const fit = new Float64Array(cells.length * 4);
+  const variance = new Float32Array(cells.length);
+  const leftOver = (map: Float32Array): number =>
+    (fitWindows(guide, map, height, width, unweighted, fit, variance) + 1e-9) / (variance.reduce((sum, v) => sum + v, 0) + 1e-9);
+  const blurred = leftOver(boxMean(cells, height, width, 1, 1));
+  const trust = 1 / (1 + (leftOver(cells) / blurred / BLURRED) ** 6);
+  const amount = variance.map((v, i) => ((1 - trust) * v) / (v + EDGE_VARIANCE) * unsureOf(cells[i]));
+  const moving = Uint8Array.from(amount, (u) => Number(u > 0));
+  const windows = { radius: reach, epsilon, confidence, needed: dilate(moving, height, width, reach) };
+  const map = cells.slice();
+  for (let pass = 0; pass < 2; pass++) {
+    const fitted = guidedCoefficients(guide, cells, height, width, windows);
+    for (let i = 0; i < map.length; i++) if (moving[i]) cells[i] = map[i] + amount[i] * (modelled(fitted, guide, i) - map[i]);
+  }
+  return trust;
+}
+
+/** The fits of step 3: the mended map and the correction, interleaved, and the coefficients on the working grid. */
+function prepareGuided(
+  saliency: Float32Array, mapHeight: number, mapWidth: number, reduced: BoxReduce, settings: Refinement,
+): { maps: Float32Array; coefficients: Float32Array } {
+  const { width: w, height: h, kx: k, sourceWidth, sourceHeight } = reduced;
+  const whole = { top: 0, left: 0, height: h, width: w };
+  const guide = cropColours(reduced.pixels, w, whole);
+  const [rows, columns] = [Math.min(mapHeight, h), Math.min(mapWidth, w)];
+  const [stepY, stepX] = [sourceHeight / (k * rows), sourceWidth / (k * columns)];
+  const toMap = (cells: Float32Array): Float32Array => resizeBilinear(cells, rows, columns, mapHeight, mapWidth);
+  const toGrid = (map: Float32Array): Float32Array =>
+    resizeBilinear(map, mapHeight, mapWidth, h, w, 1, [(mapHeight * k) / sourceHeight, (mapWidth * k) / sourceWidth]);
+
+  const cells = cellMeans(saliency, mapHeight, mapWidth, 1, rows, columns, mapHeight / rows, mapWidth / columns);
+  const mended = cells.slice();
+  const trust = mendMap(cellMeans(guide, h, w, 3, rows, columns, stepY, stepX), mended, rows, columns, settings);
+  const moved = toMap(mended.map((m, i) => m - cells[i]));
+  const p = toGrid(moved.map((d, i) => saliency[i] + d));
+
+  const { radius, epsilon, confidence } = settings;
+  const unsure = Uint8Array.from(p, (v) => Number(unsureOf(v) > 0));
   const coefficients = new Float32Array(h * w * 4);
-  const unsure = new Uint8Array(target.length);
-  for (let i = 0; i < target.length; i++) unsure[i] = Number(unsureOf(target[i]) >= UNSURE);
-  // Two windows a pass, and the neighbour that bilinear sampling takes.
-  const part = around(unsure, h, w, 2 * radius * passes + 2);
-  if (!part) return coefficients;
-  const [height, width] = [part.height, part.width];
-  const guide = cropColours(reduced.pixels, w, part);
-  const p = crop(target, w, part);
-  const t = p.slice();
-  const needed = dilate(crop(unsure, w, part), height, width, radius + 2);
-  const fit = new Float64Array(height * width * 4);
-  const fitted = guidedCoefficients(guide, t, height, width, settings, needed, fit);
-  for (let pass = 1; pass < passes; pass++) {
-    for (let i = 0; i < p.length; i++) {
-      if (!needed[i]) continue;
-      const at = i * 4;
-      const q = fitted[at] * guide[i * 3] + fitted[at + 1] * guide[i * 3 + 1] + fitted[at + 2] * guide[i * 3 + 2] + fitted[at + 3];
-      t[i] = p[i] + unsureOf(p[i]) * (Math.min(1, Math.max(0, q)) - p[i]);
+  const part = around(unsure, h, w, 2 * radius + 2); // both windows, and the neighbour that bilinear sampling takes
+  if (part) {
+    const needed = dilate(crop(unsure, w, part), part.height, part.width, radius + 2);
+    const fitted = guidedCoefficients(
+      cropColours(reduced.pixels, w, part), crop(p, w, part), part.height, part.width, { radius, epsilon, confidence, needed },
+    );
+    for (let y = 0; y < part.height; y++) {
+      coefficients.set(fitted.subarray(y * part.width * 4, (y + 1) * part.width * 4), ((part.top + y) * w + part.left) * 4);
     }
-    guidedCoefficients(guide, t, height, width, settings, needed, fit, fitted);
   }
-  for (let y = 0; y < height; y++) {
-    coefficients.set(fitted.subarray(y * width * 4, (y + 1) * width * 4), ((part.top + y) * w + part.left) * 4);
+  const q = p.map((v, i) => (unsure[i] ? v + unsureOf(v) * (modelled(coefficients, guide, i) - v) : v));
+  const correction = new Float32Array(saliency.length);
+  for (let pass = 0; pass < 2; pass++) {
+    const lift = toGrid(correction);
+    const now = q.map((v, i) => (unsure[i] ? Math.min(1, Math.max(0, v + lift[i])) : v));
+    const means = cellMeans(now, h, w, 1, rows, columns, stepY, stepX);
+    const missing = toMap(mended.map((m, i) => m - means[i]));
+    for (let i = 0; i < correction.length; i++) correction[i] += trust * missing[i];
   }
-  return coefficients;
+  const maps = new Float32Array(saliency.length * 2);
+  for (let i = 0; i < saliency.length; i++) {
+    maps[2 * i] = saliency[i] + moved[i];
+    maps[2 * i + 1] = correction[i];
+  }
+  return { maps, coefficients };
 }
 
 /** Steps 2 to 4 without feathering, row by row from the top. `reduced` is the picture on the working grid of `settings`. */
@@ -439,29 +543,31 @@ export class MatteRows {
     readonly width: number, height: number, saliency: Float32Array, mapHeight: number, mapWidth: number,
     settings: Refinement, reduced?: BoxReduce,
   ) {
-    this.#map = new Stretch(saliency, mapHeight, mapWidth, 1, height, width, mapHeight / height, mapWidth / width);
     this.#threshold = settings.threshold === null ? null : Math.fround(settings.threshold);
-    if (settings.edges === "none" || !reduced) return;
-    const { width: w, height: h, kx: k } = reduced;
-    const target = resizeBilinear(saliency, mapHeight, mapWidth, h, w, 1, [(mapHeight * k) / height, (mapWidth * k) / width]);
-    const coefficients = fitAll(reduced, target, settings);
-    this.#coefficients = new Stretch(coefficients, h, w, 4, height, width, 1 / k, 1 / k);
+    let [maps, channels] = [saliency, 1];
+    if (settings.edges === "guided" && reduced) {
+      const prepared = prepareGuided(saliency, mapHeight, mapWidth, reduced, settings);
+      [maps, channels] = [prepared.maps, 2];
+      const { width: w, height: h, kx: k } = reduced;
+      this.#coefficients = new Stretch(prepared.coefficients, h, w, 4, height, width, 1 / k, 1 / k);
+    }
+    this.#map = new Stretch(maps, mapHeight, mapWidth, channels, height, width, mapHeight / height, mapWidth / width);
   }
 
   /** Row `y` of the matte in [0, 1] into `out`, except where it is 0 (`from` and `to`); its pixels are `rgba` from `at` on. */
   row(y: number, rgba: Uint8ClampedArray | Uint8Array, at: number, out: Float32Array): void {
-    const { left, right, weight } = this.#map.horizontal;
+    const { horizontal: { left, right, weight }, channels } = this.#map;
     const line = this.#map.line(y);
     this.#span(line);
     const { from, to } = this;
     let refine = false;
     for (let x = from; x < to; x++) {
-      const a = line[left[x]];
-      const p = a + (line[right[x]] - a) * weight[x];
+      const a = line[left[x] * channels];
+      const p = a + (line[right[x] * channels] - a) * weight[x];
       out[x] = p;
-      if (p > UNSURE / 4 && p < 1 - UNSURE / 4) refine = true;
+      if (p > UNSURE / 8 && p < 1 - UNSURE / 8) refine = true;
     }
-    if (refine && this.#coefficients) this.#refine(y, rgba, at, out);
+    if (refine && this.#coefficients) this.#refine(y, rgba, at, out, line);
     if (this.#threshold !== null) for (let x = from; x < to; x++) out[x] = out[x] >= this.#threshold ? 1 : 0;
   }
 
@@ -470,25 +576,27 @@ export class MatteRows {
     this.from = 0;
     this.to = this.width;
     if (this.#threshold !== null) return; // it may be lower than any value that matters otherwise
+    const { channels, sourceWidth } = this.#map;
     let first = 0;
-    while (first < line.length && line[first] <= UNSURE / 4) first++;
-    let last = line.length - 1;
-    while (last > first && line[last] <= UNSURE / 4) last--;
-    if (first === line.length) {
+    while (first < sourceWidth && line[first * channels] <= UNSURE / 8) first++;
+    let last = sourceWidth - 1;
+    while (last > first && line[last * channels] <= UNSURE / 8) last--;
+    if (first === sourceWidth) {
       this.to = 0;
       return;
     }
-    const scale = this.width / line.length;
+    const scale = this.width / sourceWidth;
     this.from = Math.max(0, Math.floor((first - 1) * scale) - 1);
     this.to = Math.min(this.width, Math.ceil((last + 2) * scale) + 1);
   }
 
-  #refine(y: number, rgba: Uint8ClampedArray | Uint8Array, at: number, out: Float32Array): void {
+  #refine(y: number, rgba: Uint8ClampedArray | Uint8Array, at: number, out: Float32Array, line: Float32Array): void {
     const { left, right, weight } = this.#coefficients!.horizontal;
+    const { left: mapLeft, right: mapRight, weight: mapWeight } = this.#map.horizontal;
     const c = this.#coefficients!.line(y);
     for (let x = this.from, i = at + 4 * x; x < this.to; x++, i += 4) {
       const p = out[x];
-      const unsure = 2 * (1 - Math.abs(2 * p - 1));
+      const unsure = 4 * (1 - Math.abs(2 * p - 1));
       if (unsure < UNSURE) continue;
       const l = left[x] * 4;
       const r = right[x] * 4;
@@ -497,7 +605,9 @@ export class MatteRows {
       const q = c[l + 3] * v + c[r + 3] * w + ((c[l] * v + c[r] * w) * rgba[i] + (c[l + 1] * v + c[r + 1] * w) * rgba[i + 1]
         + (c[l + 2] * v + c[r + 2] * w) * rgba[i + 2]) / 255;
       const clipped = q < 0 ? 0 : q > 1 ? 1 : q;
-      out[x] = p + (unsure < 1 ? unsure : 1) * (clipped - p);
+      const before = line[mapLeft[x] * 2 + 1];
+      const lifted = p + (unsure < 1 ? unsure : 1) * (clipped - p) + before + (line[mapRight[x] * 2 + 1] - before) * mapWeight[x];
+      out[x] = lifted < 0 ? 0 : lifted > 1 ? 1 : lifted;
     }
   }
 }
