@@ -67,12 +67,15 @@ ByteArray = npt.NDArray[np.uint8]
 IntArray = npt.NDArray[np.int32]
 
 SUPPORT = 0.1  # a subject's connected component is where the map is at least this: soft skirts belong to it
+COLOUR_SIDE = 320  # of step 6: about the longest side of its working grid
+COLOUR_RADII = (32, 8, 2)
 # Chosen on procedural scenes (seed 901), with exact maps and with those of `small` and `lite`; see docs/runner.md.
 _TRUST_RADIUS = 2  # of the windows in which a map is compared with the picture
 _TRUST_EPSILON = 1e-6
 _BLURRED = 0.45  # κ₀: exact maps have 0.05 to 0.5, networks' 0.25 to 1
 _EDGE_VARIANCE = 0.004  # v₀: a soft step from 0 to 1 has some 0.1, the inside of translucent things less than 0.001
-_BAND_PIXELS = 1 << 19  # working memory of one band: a dozen float32 copies of it
+_BAND_PIXELS = 1 << 17  # bands and, where little is to do, tiles of them: small enough for the processor's cache
+_TILE_ROWS, _TILE_COLUMNS = 32, 128
 
 
 @dataclass(frozen=True)
@@ -225,11 +228,11 @@ class Upsampler:
         self.left, self.right, self.wx = bilinear_taps(source_width, width, step_x)
         self.top, self.bottom, self.wy = bilinear_taps(source_height, height, step_y)
 
-    def rows(self, band: slice, columns: slice = slice(None)) -> FloatArray:
-        """float32 (C, rows of `band`, columns)."""
+    def rows(self, band: slice, columns: slice = slice(None), planes: slice = slice(None)) -> FloatArray:
+        """float32 (planes, rows of `band`, columns)."""
         top, bottom = self.top[band], self.bottom[band]
         first, last = int(top[0]), int(bottom[-1]) + 1
-        source = self.planes[:, first:last]
+        source = self.planes[planes, first:last]
         lines = source[:, :, self.left[columns]]
         lines += (source[:, :, self.right[columns]] - lines) * self.wx[columns]
         upper = lines[:, top - first]
@@ -245,6 +248,13 @@ def bands_of(height: int, width: int) -> Iterator[slice]:
     rows = max(1, _BAND_PIXELS // width)
     for start in range(0, height, rows):
         yield slice(start, min(start + rows, height))
+
+
+def _tiles(wanted: npt.NDArray[np.bool_]) -> Iterator[slice]:
+    """Columns of a band, in tiles, of those tiles where anything is wanted."""
+    width = wanted.shape[1]
+    for tile in np.unique(np.flatnonzero(wanted.any(axis=0)) // _TILE_COLUMNS).tolist():
+        yield slice(tile * _TILE_COLUMNS, min((tile + 1) * _TILE_COLUMNS, width))
 
 
 def upsample_bands(saliency: FloatArray, height: int, width: int) -> Iterator[tuple[slice, FloatArray]]:
@@ -278,9 +288,9 @@ def box_mean(planes: FloatArray, radius: int) -> FloatArray:
     _, height, width = planes.shape
     share = 1 / (_window_counts(height, radius)[:, None] * _window_counts(width, radius))
     share = share.astype(planes.dtype)
+    padded = np.zeros((height + 2 * radius, width + 2 * radius), planes.dtype)
     out = np.empty_like(planes)
     for plane, mean in zip(planes, out, strict=True):  # one plane at a time stays in the processor's cache
-        padded = np.zeros((height + 2 * radius, width + 2 * radius), planes.dtype)
         padded[radius : radius + height, radius : radius + width] = plane
         rows = _window_sums(padded, radius, height)
         np.multiply(_window_sums(rows.T, radius, width).T, share, out=mean)
@@ -338,60 +348,76 @@ def _cell_means_columns(lines: npt.NDArray[np.floating], count: int, step: float
 
 @dataclass(frozen=True)
 class _Fit:
-    """Of each window: the local linear model (4, h, w), the target's variance and what of it the model leaves over."""
+    """Of each window: the local linear model (4, h, w), the target's variance and what of it the model leaves over.
 
-    coefficients: DoubleArray
-    variance: DoubleArray
-    residual: DoubleArray
+    All float32, and 0 where there is nothing to find out.
+    """
+
+    coefficients: FloatArray
+    variance: FloatArray
+    residual: FloatArray
 
 
-def _fit(guide: FloatArray, target: FloatArray, radius: int, epsilon: float, confidence: float) -> _Fit:
-    p = target
-    red, green, blue = guide
-    planes = np.stack(
-        (
-            np.ones_like(p),
-            p,
-            red,
-            green,
-            blue,
-            red * p,
-            green * p,
-            blue * p,
-            red * red,
-            red * green,
-            red * blue,
-            green * green,
-            green * blue,
-            blue * blue,
-            p * p,
-        )
-    )
+def _fit(
+    guide: FloatArray,
+    target: FloatArray,
+    radius: int,
+    epsilon: float,
+    confidence: float,
+    wanted: npt.NDArray[np.bool_],
+) -> _Fit:
+    height, width = target.shape
+    weight = np.ones_like(target)
     if confidence > 0:
-        sure = np.abs(2 * p - 1)
-        planes *= (sure if confidence == 1 else sure ** np.float32(confidence)) + np.float32(1e-3)
-    mean = box_mean(planes, radius).astype(np.float64)  # the system is nearly singular
+        sure = np.abs(2 * target - 1)
+        weight = (sure if confidence == 1 else sure ** np.float32(confidence)) + np.float32(1e-3)
+    weighted = weight * guide
+    planes = np.empty((15, height, width), np.float32)
+    planes[0] = weight
+    np.multiply(weight, target, out=planes[1])
+    planes[2:5] = weighted
+    np.multiply(weighted, target, out=planes[5:8])
+    np.multiply(weighted[0], guide, out=planes[8:11])
+    np.multiply(weighted[1], guide[1:], out=planes[11:13])
+    np.multiply(weighted[2], guide[2], out=planes[13])
+    np.multiply(planes[1], target, out=planes[14])
+    means = box_mean(planes, radius)
+    out = np.zeros((6, height, width), np.float32)
+    for top in range(0, height, _TILE_ROWS):
+        rows = slice(top, top + _TILE_ROWS)
+        for tile in _tiles(wanted[rows]):
+            out[:, rows, tile] = _solve(means[:, rows, tile].astype(np.float64), epsilon)  # nearly singular
+    return _Fit(out[:4], out[4], out[5])
+
+
+def _solve(mean: DoubleArray, epsilon: float) -> DoubleArray:
+    """Slopes, offset, variance and residual (6, h, w) from weighted means (15, h, w) of the products in `_fit`."""
     mean[1:] /= mean[0]
-    mp, (mr, mg, mb) = mean[1], mean[2:5]
-    cr, cg, cb = mean[5] - mr * mp, mean[6] - mg * mp, mean[7] - mb * mp
+    p, (mr, mg, mb) = mean[1], mean[2:5]
+    cr, cg, cb = mean[5] - mr * p, mean[6] - mg * p, mean[7] - mb * p
     rr, rg, rb = mean[8] - mr * mr + epsilon, mean[9] - mr * mg, mean[10] - mr * mb
     gg, gb, bb = mean[11] - mg * mg + epsilon, mean[12] - mg * mb, mean[13] - mb * mb + epsilon
     # The adjugate of the symmetric matrix.
     irr, irg, irb = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
     igg, igb, ibb = rr * bb - rb * rb, rg * rb - rr * gb, rr * gg - rg * rg
     determinant = rr * irr + rg * irg + rb * irb
-    coefficients = np.empty((4, *p.shape))
-    coefficients[0] = (irr * cr + irg * cg + irb * cb) / determinant
-    coefficients[1] = (irg * cr + igg * cg + igb * cb) / determinant
-    coefficients[2] = (irb * cr + igb * cg + ibb * cb) / determinant
-    coefficients[3] = mp - coefficients[0] * mr - coefficients[1] * mg - coefficients[2] * mb
-    variance = np.maximum(mean[14] - mp * mp, 0)
-    explained = coefficients[0] * cr + coefficients[1] * cg + coefficients[2] * cb
-    return _Fit(coefficients, variance, np.maximum(variance - explained, 0))
+    out = np.empty((6, *p.shape))
+    out[0] = (irr * cr + irg * cg + irb * cb) / determinant
+    out[1] = (irg * cr + igg * cg + igb * cb) / determinant
+    out[2] = (irb * cr + igb * cg + ibb * cb) / determinant
+    out[3] = p - out[0] * mr - out[1] * mg - out[2] * mb
+    out[4] = np.maximum(mean[14] - p * p, 0)
+    out[5] = np.maximum(out[4] - out[0] * cr - out[1] * cg - out[2] * cb, 0)
+    return out
 
 
 def guided_coefficients(
-    guide: FloatArray, target: FloatArray, radius: int, epsilon: float, confidence: float
+    guide: FloatArray,
+    target: FloatArray,
+    radius: int,
+    epsilon: float,
+    confidence: float,
+    wanted: npt.NDArray[np.bool_] | None = None,
 ) -> FloatArray:
     """Local linear model of the matte in the colours: float32 (4, h, w), three slopes and the offset.
 
@@ -402,9 +428,29 @@ def guided_coefficients(
         cov = E(I · p) − E(I) · E(p)          var = E(I · Iᵀ) − E(I) · E(I)ᵀ + epsilon · identity
         a = var⁻¹ · cov                       b = E(p) − a · E(I)
 
-    and a, b are box means of these over the same radius. The 3×3 system is solved by its adjugate.
+    and a, b are box means of these over the same radius. The 3×3 system is solved by its adjugate, in float64. With
+    `wanted`, bool (h, w), that is done for those pixels and their neighbours; elsewhere is anything.
     """
-    return box_mean(_fit(guide, target, radius, epsilon, confidence).coefficients.astype(np.float32), radius)
+    if wanted is None:
+        wanted = np.ones(target.shape, bool)
+    coefficients = np.zeros((4, *target.shape), np.float32)
+    rows, columns = np.flatnonzero(wanted.any(axis=1)), np.flatnonzero(wanted.any(axis=0))
+    if rows.size == 0:
+        return coefficients
+    margin = 2 * radius + 2  # both windows, and the neighbour that bilinear sampling takes
+    part = (
+        slice(max(0, int(rows[0]) - margin), int(rows[-1]) + margin + 1),
+        slice(max(0, int(columns[0]) - margin), int(columns[-1]) + margin + 1),
+    )
+    needed = _dilated(wanted[part], radius + 1)
+    fit = _fit(guide[:, *part], target[part], radius, epsilon, confidence, needed)
+    coefficients[:, *part] = box_mean(fit.coefficients, radius)
+    return coefficients
+
+
+def _dilated(mask: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:
+    """Where any pixel within `radius` both ways is set."""
+    return np.asarray(box_mean(mask[None].astype(np.float32), radius)[0] > 0)
 
 
 def apply_model(coefficients: FloatArray, guide: FloatArray) -> FloatArray:
@@ -442,13 +488,15 @@ def mend_map(guide: FloatArray, cells: FloatArray, settings: Refinement) -> tupl
     """
     if settings.reach == 0 or not bool(((cells > 0) & (cells < 1)).any()):
         return cells, 1.0
-    sharp = _fit(guide, cells, _TRUST_RADIUS, _TRUST_EPSILON, 0.0)
-    blurred = _fit(guide, box_mean(cells[None], 1)[0], _TRUST_RADIUS, _TRUST_EPSILON, 0.0)
+    moves = unsure(cells)
+    around = _dilated(moves > 0, _TRUST_RADIUS + 1)
+    sharp = _fit(guide, cells, _TRUST_RADIUS, _TRUST_EPSILON, 0.0, around)
+    blurred = _fit(guide, box_mean(cells[None], 1)[0], _TRUST_RADIUS, _TRUST_EPSILON, 0.0, around)
     trust = 1 / (1 + (_left_over(sharp) / _left_over(blurred) / _BLURRED) ** 6)
-    amount = ((1 - trust) * sharp.variance / (sharp.variance + _EDGE_VARIANCE)).astype(np.float32) * unsure(cells)
+    amount = (np.float32(1 - trust) * sharp.variance / (sharp.variance + _EDGE_VARIANCE)) * moves
     mended = cells
     for _ in range(2):
-        fitted = guided_coefficients(guide, mended, settings.reach, settings.epsilon, settings.confidence)
+        fitted = guided_coefficients(guide, mended, settings.reach, settings.epsilon, settings.confidence, amount > 0)
         mended = cells + amount * (apply_model(fitted, guide) - cells)
     return mended, trust
 
@@ -522,8 +570,8 @@ def fit_guided(rgb: ByteArray, saliency: FloatArray, settings: Refinement) -> Fi
     mended, trust = mend_map(grid.cells_of_planes(grid.guide), cells, settings)
     map_ = saliency + grid.map_of_cells(mended - cells)
     p = grid.sample(map_)
-    coefficients = _crop_coefficients(grid.guide, p, settings)
     moves = unsure(p)
+    coefficients = guided_coefficients(grid.guide, p, settings.radius, settings.epsilon, settings.confidence, moves > 0)
     q = p + moves * (apply_model(coefficients, grid.guide) - p)
     correction = grid.correction(q, moves > 0, mended, trust)
     matte = np.clip(q + np.where(moves > 0, grid.sample(correction), np.float32(0)), 0, 1)
@@ -552,40 +600,20 @@ def refine_guided(rgb: ByteArray, saliency: FloatArray, settings: Refinement) ->
     coefficients = Upsampler(fitted.coefficients, height, width, (1 / k, 1 / k))
     maps = Upsampler(fitted.maps, height, width)
     for band in bands_of(height, width):
-        p, correction = maps.rows(band)
+        p = maps.rows(band, planes=slice(0, 1))[0]
         moves = unsure(p)
-        columns = np.flatnonzero(moves.max(axis=0))
-        if columns.size:
-            part = slice(int(columns[0]), int(columns[-1]) + 1)
-            a = coefficients.rows(band, part)
+        for tile in _tiles(moves > 0):
+            a = coefficients.rows(band, tile)
             q = a[3]
             for channel in range(3):
-                q += a[channel] * (rgb[band, part, channel] * np.float32(1 / 255))
+                q += a[channel] * (rgb[band, tile, channel] * np.float32(1 / 255))
             np.clip(q, 0, 1, out=q)
-            q -= p[:, part]
-            q *= moves[:, part]
-            q += correction[:, part] * (moves[:, part] > 0)
-            p[:, part] += q
-            np.clip(p, 0, 1, out=p)
+            q -= p[:, tile]
+            q *= moves[:, tile]
+            q += maps.rows(band, tile, slice(1, 2))[0] * (moves[:, tile] > 0)
+            p[:, tile] += q
+            np.clip(p[:, tile], 0, 1, out=p[:, tile])
         yield band, p
-
-
-def _crop_coefficients(guide: FloatArray, target: FloatArray, settings: Refinement) -> FloatArray:
-    """`guided_coefficients`, computed only around the pixels that are not sure, 0 elsewhere."""
-    moving = unsure(target) > 0
-    rows, columns = np.flatnonzero(moving.any(axis=1)), np.flatnonzero(moving.any(axis=0))
-    coefficients = np.zeros((4, *target.shape), np.float32)
-    if rows.size == 0:
-        return coefficients
-    margin = 2 * settings.radius + 2  # both windows, and the neighbour that bilinear sampling takes
-    part = (
-        slice(max(0, int(rows[0]) - margin), int(rows[-1]) + margin + 1),
-        slice(max(0, int(columns[0]) - margin), int(columns[-1]) + margin + 1),
-    )
-    coefficients[:, *part] = guided_coefficients(
-        guide[:, *part], target[part], settings.radius, settings.epsilon, settings.confidence
-    )
-    return coefficients
 
 
 # 4. and 5. The matte
@@ -645,52 +673,61 @@ def _hard(values: FloatArray, threshold: float | None) -> FloatArray:
 # 6. Colours
 
 
-def estimate_foreground(rgb: ByteArray, alpha: ByteArray, working_side: int = 640) -> ByteArray:
+def estimate_foreground(rgb: ByteArray, alpha: ByteArray, working_side: int = COLOUR_SIDE) -> ByteArray:
     """Colours of the subject alone, uint8 (H, W, 3): black where alpha is 0, unchanged where it is 255.
 
-    Blur fusion (Forte & Pitié, "Approximate fast foreground colour estimation", 2021) in two levels. On the working
-    grid, with I and α in [0, 1], F = B = I at first, for r in (32, 4):
+    Blur fusion (Forte & Pitié, "Approximate fast foreground colour estimation", 2021) in three levels, with changes:
+    the background is taken from where there is little else, and the subject's colours start as what is left of the
+    picture without it, so that translucent subjects, which are nowhere unmixed, find their colours, too. On the working
+    grid, with I and α in [0, 1] and g = 1 / (α² + (1 − α)²), B = I at first; for r in (32, 8, 2):
 
-        F̂ = box(α · F) / (box(α) + 1e-5)        B̂ = box((1 − α) · B) / (box(1 − α) + 1e-5)
-        F = clip(F̂ + α · (I − α · F̂ − (1 − α) · B̂), 0, 1)        B = B̂
+        B̂ = box((1 − α)⁴ · B) / (box((1 − α)⁴) + 1e-5)
+        F = clip((I − (1 − α) · B̂) / max(α, 0.1), 0, 1)                        the first time only
+        F̂ = box(α · F) / (box(α) + 1e-5)
+        e = I − α · F̂ − (1 − α) · B̂
+        F = clip(F̂ + g · α · e, 0, 1)        B = clip(B̂ + g · (1 − α) · e, 0, 1)
 
-    and then the last line once more at full size with F̂ and B̂ of the second level sampled bilinearly;
-    8 bits are floor(255 · F + 0.5).
+    where the last line takes the nearest colours that give I. It is done once more for F, at full size, with F̂ and B̂ of
+    the last level sampled bilinearly; 8 bits are floor(255 · F + 0.5).
     """
     height, width = alpha.shape
-    out = rgb.copy()
-    soft = (alpha > 0) & (alpha < 255)
-    out[alpha == 0] = 0
+    out = rgb * (alpha > 0)[:, :, None]
+    soft = (alpha - np.uint8(1)) < 254  # 0 wraps to 255
     if not soft.any():
         return out
     k = working_factor(height, width, working_side)
     colours = np.ascontiguousarray(_reduced(rgb, k).transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
     opacity = _reduced(alpha, k).astype(np.float32)[None] / np.float32(255)
-    front, back = _fuse(colours, opacity, colours, colours, 32)
-    front = np.clip(front + opacity * (colours - opacity * front - (1 - opacity) * back), 0, 1)
-    front, back = _fuse(colours, opacity, front, back, 4)
-    estimates = Upsampler(np.concatenate((front, back)), height, width, (1 / k, 1 / k))
+    estimates = Upsampler(_fuse(colours, opacity), height, width, (1 / k, 1 / k))
     for band in bands_of(height, width):
-        inside = np.flatnonzero(soft[band].any(axis=0))
-        if not inside.size:
-            continue
-        part = slice(int(inside[0]), int(inside[-1]) + 1)
-        both = estimates.rows(band, part)
-        here = soft[band, part]
-        a = alpha[band, part][here] * np.float32(1 / 255)
-        target = out[band, part]
-        for channel in range(3):
-            f, b = both[channel][here], both[3 + channel][here]
-            i = rgb[band, part, channel][here] * np.float32(1 / 255)
-            target[:, :, channel][here] = to_alpha(f + a * (i - a * f - (1 - a) * b))
+        for tile in _tiles(soft[band]):
+            both = estimates.rows(band, tile)
+            a = alpha[band, tile] * np.float32(1 / 255)
+            clear = 1 - a
+            share = a / (a * a + clear * clear)
+            for channel in range(3):
+                front = both[channel]
+                rest = rgb[band, tile, channel] * np.float32(1 / 255) - a * front - clear * both[3 + channel]
+                np.copyto(out[band, tile, channel], to_alpha(front + share * rest), where=soft[band, tile])
     return out
 
 
-def _fuse(
-    colours: FloatArray, opacity: FloatArray, front: FloatArray, back: FloatArray, radius: int
-) -> tuple[FloatArray, FloatArray]:
-    """F̂ and B̂, float32 (3, h, w) each."""
-    clear = 1 - opacity
-    means = box_mean(np.concatenate((opacity * front, clear * back, opacity, clear)), radius)
+def _fuse(colours: FloatArray, opacity: FloatArray) -> FloatArray:
+    """F̂ and B̂ of the last level, float32 (6, h, w)."""
     tiny = np.float32(1e-5)
-    return means[0:3] / (means[6] + tiny), means[3:6] / (means[7] + tiny)
+    clear = 1 - opacity
+    gain = 1 / (opacity * opacity + clear * clear)
+    weight = clear**4
+    front, back = None, colours
+    estimates = np.empty((6, *opacity.shape[1:]), np.float32)
+    for radius in COLOUR_RADII:
+        means = box_mean(np.concatenate((weight * back, weight)), radius)
+        behind = estimates[3:] = means[:3] / (means[3] + tiny)
+        if front is None:
+            front = np.clip((colours - clear * behind) / np.maximum(opacity, np.float32(0.1)), 0, 1)
+        means = box_mean(np.concatenate((opacity * front, opacity)), radius)
+        before = estimates[:3] = means[:3] / (means[3] + tiny)
+        rest = gain * (colours - opacity * before - clear * behind)
+        front = np.clip(before + opacity * rest, 0, 1)
+        back = np.clip(behind + clear * rest, 0, 1)
+    return estimates

@@ -12,7 +12,7 @@ import type { ManifestFile } from "./manifest.js";
 import { openSink } from "./output.js";
 import { BoxReduce, flattenOnWhite, NetworkResize } from "./pixels.js";
 import {
-  clean, colourFactor, feather, ForegroundRows, MatteRows, refinement, SoftBounds, toAlpha, workingFactor,
+  clean, colourFactor, feather, ForegroundRows, MatteRows, refinement, toAlpha, workingFactor,
 } from "./postprocess.js";
 import { openSource, type Picture, type Source } from "./source.js";
 import type { ConvertOptions, ConvertResult, CutoutOptions, CutoutResult, Progress, RemoverOptions, Timings } from "./types.js";
@@ -103,7 +103,6 @@ export class Pipeline {
 
       // The matte.
       const alpha = new Uint8Array(width * height);
-      const soft = new SoftBounds();
       const grid = estimate ? new BoxReduce(width, height, k, k, 1) : undefined;
       const matte = new MatteRows(width, height, clean(saliency, size, size, settings), size, size, settings, guided);
       timings.refineMs += clock();
@@ -115,7 +114,6 @@ export class Pipeline {
         } else {
           for (let x = first, p = at + first * 4 + 3; x < end; x++, p += 4) alpha[from + x] = toAlpha(values[x] * (rgba[p] / 255));
         }
-        soft.row(y, alpha, from, width, first, end);
       };
       let values: Float32Array | undefined = settings.feather > 0 ? new Float32Array(width * height) : undefined;
       for (const { y, rows } of bands(width, height)) {
@@ -147,7 +145,7 @@ export class Pipeline {
       // The colours, and out.
       const sink = await openSink({ width, height, output, quality, background });
       timings.encodeMs += clock();
-      const foreground = colours && grid ? new ForegroundRows(width, height, colours, grid, soft) : undefined;
+      const foreground = colours && grid ? new ForegroundRows(width, height, colours, grid) : undefined;
       timings.refineMs += clock();
       if (output !== "alpha") {
         for (const { y, rows } of bands(width, height)) {

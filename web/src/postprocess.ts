@@ -46,8 +46,8 @@ export const PRESETS = Object.freeze({ fast: FAST, balanced: BALANCED });
 export type RefineOption = keyof typeof PRESETS | (Partial<Refinement> & { preset?: keyof typeof PRESETS });
 
 const SUPPORT = 0.1;
-const COLOUR_SIDE = 640; // working grid of the colours
-const COLOUR_RADII = [32, 4];
+const COLOUR_SIDE = 320; // working grid of the colours
+const COLOUR_RADII = [32, 8, 2];
 const UNSURE = 1 / 512; // where a pixel would move by a smaller part the map is sure
 const TRUST_RADIUS = 2; // these four as in the specification
 const TRUST_EPSILON = 1e-6;
@@ -660,65 +660,14 @@ export function colourFactor(height: number, width: number): number {
   return workingFactor(height, width, COLOUR_SIDE);
 }
 
-/** The rectangle, in picture pixels, of what is neither transparent nor opaque; fed row by row. */
-export class SoftBounds {
-  top = -1;
-  bottom = -1;
-  left = Infinity;
-  right = -1;
-
-  /** Row `y`, `width` values from index `from` on, of which only those from `first` to before `end` may be soft. */
-  row(y: number, alpha: Uint8Array, from: number, width: number, first = 0, end = width): void {
-    while (first < end && (alpha[from + first] === 0 || alpha[from + first] === 255)) first++;
-    if (first >= end) return;
-    let last = end - 1;
-    while (alpha[from + last] === 0 || alpha[from + last] === 255) last--;
-    if (this.top < 0) this.top = y;
-    this.bottom = y;
-    this.left = Math.min(this.left, first);
-    this.right = Math.max(this.right, last);
-  }
-}
-
 /** Colours of the subject alone, row by row; picture and matte are given on the colours' working grid. */
 export class ForegroundRows {
-  readonly #estimates?: Stretch;
+  readonly #estimates: Stretch;
 
-  constructor(readonly width: number, height: number, reduced: BoxReduce, matteReduced: BoxReduce, soft: SoftBounds) {
-    if (soft.top < 0) return;
+  constructor(readonly width: number, height: number, reduced: BoxReduce, matteReduced: BoxReduce) {
     const { width: w, height: h, kx: k } = reduced;
-    // Both windows, and the neighbours that bilinear sampling takes.
-    const margin = COLOUR_RADII[0] + COLOUR_RADII[1] + 1;
-    const top = Math.max(0, Math.floor(soft.top / k) - margin);
-    const left = Math.max(0, Math.floor(soft.left / k) - margin);
-    const part = {
-      top, left,
-      height: Math.min(h, Math.floor(soft.bottom / k) + margin + 1) - top,
-      width: Math.min(w, Math.floor(soft.right / k) + margin + 1) - left,
-    };
-    const colours = cropColours(reduced.pixels, w, part);
-    const opacity = crop(matteReduced.pixels, w, part);
-    const estimates = new Float32Array(opacity.length * 6);
-    for (let i = 0; i < opacity.length; i++) {
-      for (let c = 0; c < 3; c++) estimates[i * 6 + c] = estimates[i * 6 + 3 + c] = colours[i * 3 + c];
-    }
-    const scratch: [Float32Array<ArrayBuffer>, Float32Array<ArrayBuffer>] =
-      [new Float32Array(opacity.length * 8), new Float32Array(opacity.length * 8)];
-    fuse(opacity, estimates, part, COLOUR_RADII[0], scratch);
-    for (let i = 0; i < opacity.length; i++) {
-      const a = opacity[i] / 255;
-      for (let c = 0; c < 3; c++) {
-        const f = estimates[i * 6 + c];
-        const rest = colours[i * 3 + c] - a * f - (1 - a) * estimates[i * 6 + 3 + c];
-        estimates[i * 6 + c] = Math.min(1, Math.max(0, f + a * rest));
-      }
-    }
-    fuse(opacity, estimates, part, COLOUR_RADII[1], scratch);
-    const both = new Float32Array(h * w * 6);
-    for (let y = 0; y < part.height; y++) {
-      both.set(estimates.subarray(y * part.width * 6, (y + 1) * part.width * 6), ((part.top + y) * w + part.left) * 6);
-    }
-    this.#estimates = new Stretch(both, h, w, 6, height, width, 1 / k, 1 / k);
+    const colours = cropColours(reduced.pixels, w, { top: 0, left: 0, height: h, width: w });
+    this.#estimates = new Stretch(fuse(colours, matteReduced.pixels, h, w), h, w, 6, height, width, 1 / k, 1 / k);
   }
 
   /** Put colours and matte of one row, from matte index `from` on, into RGBA at byte `at`. Black where alpha is 0. */
@@ -740,51 +689,67 @@ export class ForegroundRows {
         rgba[p] = rgba[p + 1] = rgba[p + 2] = 0;
         continue;
       }
-      if (!stretch) continue;
       line ??= stretch.line(y);
       const { left, right, weight } = stretch.horizontal;
       const l = left[x] * 6;
       const r = right[x] * 6;
       const w = weight[x];
       const a = a8 / 255;
+      const share = a / (a * a + (1 - a) * (1 - a));
       for (let c = 0; c < 3; c++) {
         const f = line[l + c] + (line[r + c] - line[l + c]) * w;
         const b = line[l + 3 + c] + (line[r + 3 + c] - line[l + 3 + c]) * w;
         // A clamped array rounds to the nearest; floor(v + 0.5) differs from that only at exact halves.
-        rgba[p + c] = Math.floor((f + a * (rgba[p + c] / 255 - a * f - (1 - a) * b)) * 255 + 0.5);
+        rgba[p + c] = Math.floor((f + share * (rgba[p + c] / 255 - a * f - (1 - a) * b)) * 255 + 0.5);
       }
     }
   }
 }
 
-/** F and B, interleaved, become F̂ and B̂. */
-function fuse(
-  opacity: Uint8Array, both: Float32Array, part: Part, radius: number, scratch: [Float32Array<ArrayBuffer>, Float32Array<ArrayBuffer>],
-): void {
-  const weighted = scratch[0];
-  for (let i = 0, from = 0, at = 0; i < opacity.length; i++, from += 6, at += 8) {
-    const a = opacity[i] / 255;
-    const rest = 1 - a;
-    weighted[at] = a * both[from];
-    weighted[at + 1] = a * both[from + 1];
-    weighted[at + 2] = a * both[from + 2];
-    weighted[at + 3] = rest * both[from + 3];
-    weighted[at + 4] = rest * both[from + 4];
-    weighted[at + 5] = rest * both[from + 5];
-    weighted[at + 6] = a;
-    weighted[at + 7] = rest;
+/** F̂ and B̂ of the last level, six interleaved values a pixel. */
+function fuse(colours: Float32Array, matte: Uint8Array, height: number, width: number): Float32Array {
+  const estimates = new Float32Array(matte.length * 6);
+  const front = new Float32Array(colours.length);
+  const back = colours.slice();
+  const weighted = new Float32Array(matte.length * 4);
+  const means = new Float32Array(matte.length * 4);
+  /** Means of `source`, weighted by alpha or by (1 − alpha)⁴, into the estimates from `to` on. */
+  const average = (source: Float32Array, radius: number, to: 0 | 3): void => {
+    for (let i = 0, from = 0, at = 0; i < matte.length; i++, from += 3, at += 4) {
+      const a = matte[i] / 255;
+      const weight = to ? (1 - a) ** 4 : a;
+      weighted[at] = weight * source[from];
+      weighted[at + 1] = weight * source[from + 1];
+      weighted[at + 2] = weight * source[from + 2];
+      weighted[at + 3] = weight;
+    }
+    boxMean(weighted, height, width, 4, radius, undefined, means);
+    for (let i = 0, at = 0; i < matte.length; i++, at += 4) {
+      const scale = 1 / (means[at + 3] + 1e-5);
+      for (let c = 0; c < 3; c++) estimates[i * 6 + to + c] = means[at + c] * scale;
+    }
+  };
+  for (const radius of COLOUR_RADII) {
+    average(back, radius, 3);
+    if (radius === COLOUR_RADII[0]) {
+      for (let i = 0; i < colours.length; i++) {
+        const a = matte[Math.floor(i / 3)] / 255;
+        const behind = estimates[Math.floor(i / 3) * 6 + 3 + (i % 3)];
+        front[i] = Math.min(1, Math.max(0, (colours[i] - (1 - a) * behind) / Math.max(a, 0.1)));
+      }
+    }
+    average(front, radius, 0);
+    for (let i = 0; i < matte.length; i++) {
+      const a = matte[i] / 255;
+      const gain = 1 / (a * a + (1 - a) * (1 - a));
+      for (let c = 0, at = i * 6, p = i * 3; c < 3; c++, at++, p++) {
+        const rest = gain * (colours[p] - a * estimates[at] - (1 - a) * estimates[at + 3]);
+        front[p] = Math.min(1, Math.max(0, estimates[at] + a * rest));
+        back[p] = Math.min(1, Math.max(0, estimates[at + 3] + (1 - a) * rest));
+      }
+    }
   }
-  const means = boxMean(weighted, part.height, part.width, 8, radius, undefined, scratch[1]);
-  for (let to = 0, at = 0; to < both.length; to += 6, at += 8) {
-    const front = 1 / (means[at + 6] + 1e-5);
-    const back = 1 / (means[at + 7] + 1e-5);
-    both[to] = means[at] * front;
-    both[to + 1] = means[at + 1] * front;
-    both[to + 2] = means[at + 2] * front;
-    both[to + 3] = means[at + 3] * back;
-    both[to + 4] = means[at + 4] * back;
-    both[to + 5] = means[at + 5] * back;
-  }
+  return estimates;
 }
 
 /** Step 6 on a whole picture: RGBA with the matte, colours without the background's share, black where alpha is 0. */
@@ -795,9 +760,7 @@ export function estimateForeground(
   const reduced = reduceFor(rgba, height, width, workingSide);
   const matteReduced = new BoxReduce(width, height, reduced.kx, reduced.ky, 1);
   matteReduced.push(alpha, height);
-  const soft = new SoftBounds();
-  for (let y = 0; y < height; y++) soft.row(y, alpha, y * width, width);
-  const rows = new ForegroundRows(width, height, reduced, matteReduced, soft);
+  const rows = new ForegroundRows(width, height, reduced, matteReduced);
   for (let y = 0; y < height; y++) rows.row(y, out, y * width * 4, alpha, y * width);
   return out;
 }
