@@ -142,13 +142,7 @@ def _fill(
         shutil.copyfile(path, stage / path.name)
         files.append(describe_file(stage, path.name, "model", precision=precision, format="onnx"))
     for precision in ("int8", "fp32"):  # half-precision weights come out of the converter as float32
-        try:
-            converted = _ort_form(models[precision], sidecars[precision]["sha256"])
-        except (
-            QualityError
-        ) as error:  # integer kernels fused otherwise may round otherwise; what is not the same is not shipped
-            progress(f"left out: {error}")
-            continue
+        converted = _ort_form(models[precision], sidecars[precision]["sha256"])
         shutil.copyfile(converted, stage / converted.name)
         files.append(describe_file(stage, converted.name, "model", precision=precision, format="ort"))
     engine = WEB / "node_modules" / "onnxruntime-web"
