@@ -5,7 +5,7 @@ colour model fits best. Notable choices:
 
 - The trimap is the mended map of `postprocess`, eroded: a pixel is known where everything within `MARGIN` pixels is
   surely subject or surely background. Elsewhere the matte of the guided filter is a prior, weak or, where the map is
-  trusted, about as strong as the colours, so that translucent subjects, which no trimap can know, keep their opacity.
+  trusted, stronger than the colours, so that translucent subjects, which no trimap can know, keep their opacity.
 - The system is solved on the working grid of `postprocess` (here with `MATTING_SIDE`), only around unknown pixels. As
   there, back-projection takes care that the matte, averaged down again, gives a trusted map. The solution is brought
   to full size by one pass of the guided filter, whose coefficients are the same local colour model.
@@ -42,7 +42,7 @@ MATTING_SIDE = 800  # about the longest side of the working grid: a few seconds 
 SURE = 0.05  # a pixel is surely background under this, surely subject over 1 − this
 MARGIN = 4  # pixels of the working grid by which sure regions shrink: networks are surest where hair begins
 KNOWN_WEIGHT = 100.0  # of known pixels, as is usual for closed-form matting
-PRIOR_WEIGHT = (0.01, 1.01)  # of the prior elsewhere, for trust 0 and 1; the Laplacian's own weights are near 1
+PRIOR_WEIGHT = (0.01, 10.0)  # of the prior elsewhere, for trust 0 and 1; the Laplacian's own weights are near 1
 
 
 def refine_matting(rgb: ByteArray, saliency: FloatArray, settings: Refinement) -> Iterator[tuple[slice, FloatArray]]:
@@ -54,22 +54,27 @@ def refine_matting(rgb: ByteArray, saliency: FloatArray, settings: Refinement) -
     fitted = fit_guided(rgb, saliency, replace(settings, working_side=MATTING_SIDE))
     grid, k = fitted.grid, fitted.grid.k
     solved = solve_matte(fitted)
-    moves = (solved > 0) & (solved < 1)
-    correction = grid.correction(solved, moves, fitted.mended, fitted.trust)
-    coefficients = Upsampler(
-        guided_coefficients(grid.guide, solved, 2, settings.epsilon, 0.0), height, width, (1 / k, 1 / k)
-    )
-    mattes = Upsampler(solved[None], height, width, (1 / k, 1 / k))
+    q = solved
+    local = np.empty((0, *solved.shape), np.float32)
+    if k > 1:
+        local = guided_coefficients(grid.guide, solved, 2, settings.epsilon, 0.0, _unsure(solved) > 0)
+        q = solved + _unsure(solved) * (apply_model(local, grid.guide) - solved)
+    correction = grid.correction(q, _unsure(solved) > 0, fitted.mended, fitted.trust)
+    mattes = Upsampler(np.concatenate((solved[None], local)), height, width, (1 / k, 1 / k))
     corrections = Upsampler(correction[None], height, width)
     for band in bands_of(height, width):
-        p = mattes.rows(band)[0]
-        here = (p > 0) & (p < 1)
+        p = mattes.rows(band, planes=slice(0, 1))[0]
+        moves = _unsure(p)
         if k > 1:
             guide = rgb[band].transpose(2, 0, 1) * np.float32(1 / 255)
-            unsure = np.minimum(np.float32(1), 8 * (1 - np.abs(2 * p - 1)))  # flat regions stay exactly 0 and 1
-            p += unsure * (apply_model(coefficients.rows(band), guide) - p)
-        p += np.where(here, corrections.rows(band)[0], np.float32(0))
+            p += moves * (apply_model(mattes.rows(band, planes=slice(1, 5)), guide) - p)
+        p += np.where(moves > 0, corrections.rows(band)[0], np.float32(0))
         yield band, np.clip(p, 0, 1, out=p)
+
+
+def _unsure(p: FloatArray) -> FloatArray:
+    """As `postprocess.unsure`, for a matte that is already what it should be: flat regions stay exactly 0 and 1."""
+    return np.minimum(np.float32(1), 8 * (1 - np.abs(2 * p - 1)))
 
 
 def solve_matte(fitted: Fitted) -> FloatArray:
@@ -91,12 +96,16 @@ def solve_matte(fitted: Fitted) -> FloatArray:
     )
     if min(solved[part].shape) < 3:  # no room for the 3×3 windows
         return solved
-    free = PRIOR_WEIGHT[0] + fitted.trust * (PRIOR_WEIGHT[1] - PRIOR_WEIGHT[0])
+    free = _free(fitted.trust)
     weights = np.where(known[part], KNOWN_WEIGHT, free)
     with redirect_stdout(sys.stderr):  # pymatting prints advice, and standard output may carry a picture
         refined = _solve(fitted.grid.pixels[part] / 255.0, solved[part].astype(np.float64), weights)
     solved[part] = np.where(known[part], solved[part], refined)
     return solved
+
+
+def _free(trust: float) -> float:
+    return PRIOR_WEIGHT[0] * (PRIOR_WEIGHT[1] / PRIOR_WEIGHT[0]) ** trust
 
 
 def _solve(

@@ -47,7 +47,7 @@ export type RefineOption = keyof typeof PRESETS | (Partial<Refinement> & { prese
 
 const SUPPORT = 0.1;
 const COLOUR_SIDE = 320; // working grid of the colours
-const COLOUR_RADII = [32, 8, 2];
+const COLOUR_RADII = [48, 16, 6, 2];
 const UNSURE = 1 / 512; // where a pixel would move by a smaller part the map is sure
 const TRUST_RADIUS = 2; // these four as in the specification
 const TRUST_EPSILON = 1e-6;
@@ -713,11 +713,11 @@ function fuse(colours: Float32Array, matte: Uint8Array, height: number, width: n
   const back = colours.slice();
   const weighted = new Float32Array(matte.length * 4);
   const means = new Float32Array(matte.length * 4);
-  /** Means of `source`, weighted by alpha or by (1 − alpha)⁴, into the estimates from `to` on. */
+  /** Means of `source`, weighted by alpha² or by (1 − alpha)⁴, into the estimates from `to` on. */
   const average = (source: Float32Array, radius: number, to: 0 | 3): void => {
     for (let i = 0, from = 0, at = 0; i < matte.length; i++, from += 3, at += 4) {
       const a = matte[i] / 255;
-      const weight = to ? (1 - a) ** 4 : a;
+      const weight = to ? (1 - a) ** 4 : a * a;
       weighted[at] = weight * source[from];
       weighted[at + 1] = weight * source[from + 1];
       weighted[at + 2] = weight * source[from + 2];
@@ -731,21 +731,20 @@ function fuse(colours: Float32Array, matte: Uint8Array, height: number, width: n
   };
   for (const radius of COLOUR_RADII) {
     average(back, radius, 3);
-    if (radius === COLOUR_RADII[0]) {
-      for (let i = 0; i < colours.length; i++) {
-        const a = matte[Math.floor(i / 3)] / 255;
-        const behind = estimates[Math.floor(i / 3) * 6 + 3 + (i % 3)];
-        front[i] = Math.min(1, Math.max(0, (colours[i] - (1 - a) * behind) / Math.max(a, 0.1)));
+    for (let i = 0; i < matte.length; i++) {
+      const a = matte[i] / 255;
+      const scale = 1 / Math.max(a, 0.1);
+      for (let c = 0, at = i * 6 + 3, p = i * 3; c < 3; c++, at++, p++) {
+        front[p] = Math.min(1, Math.max(0, (colours[p] - (1 - a) * estimates[at]) * scale));
       }
     }
     average(front, radius, 0);
     for (let i = 0; i < matte.length; i++) {
       const a = matte[i] / 255;
-      const gain = 1 / (a * a + (1 - a) * (1 - a));
+      const share = (1 - a) / (a * a + (1 - a) * (1 - a));
       for (let c = 0, at = i * 6, p = i * 3; c < 3; c++, at++, p++) {
-        const rest = gain * (colours[p] - a * estimates[at] - (1 - a) * estimates[at + 3]);
-        front[p] = Math.min(1, Math.max(0, estimates[at] + a * rest));
-        back[p] = Math.min(1, Math.max(0, estimates[at + 3] + (1 - a) * rest));
+        const behind = estimates[at + 3];
+        back[p] = Math.min(1, Math.max(0, behind + share * (colours[p] - a * estimates[at] - (1 - a) * behind)));
       }
     }
   }
