@@ -3,9 +3,10 @@
 Levin, Lischinski & Weiss, "A Closed Form Solution to Natural Image Matting" (2008): of all mattes, the one whose local
 colour model fits best. Notable choices:
 
-- The trimap is the mended map of `postprocess`, eroded: a pixel is known where everything within `MARGIN` pixels is
-  surely subject or surely background. Elsewhere the matte of the guided filter is a prior, weak or, where the map is
-  trusted, stronger than the colours, so that translucent subjects, which no trimap can know, keep their opacity.
+- The trimap is the mended map of `postprocess`, eroded: a pixel is known where everything within `MARGIN` of the
+  map's pixels is surely subject or surely background. Elsewhere the matte of the guided filter is a prior, weak or,
+  where the map is trusted, stronger than the colours, so that translucent subjects, which no trimap can know, keep
+  their opacity.
 - The system is solved on the working grid of `postprocess` (here with `MATTING_SIDE`), only around unknown pixels. As
   there, back-projection takes care that the matte, averaged down again, gives a trusted map. The solution is brought
   to full size by one pass of the guided filter, whose coefficients are the same local colour model.
@@ -40,9 +41,9 @@ ByteArray = npt.NDArray[np.uint8]
 
 MATTING_SIDE = 800  # about the longest side of the working grid: a few seconds and 300 MB of work
 SURE = 0.05  # a pixel is surely background under this, surely subject over 1 − this
-MARGIN = 4  # pixels of the working grid by which sure regions shrink: networks are surest where hair begins
+MARGIN = 1  # pixels of the map by which sure regions shrink: networks are surest where hair begins
 KNOWN_WEIGHT = 100.0  # of known pixels, as is usual for closed-form matting
-PRIOR_WEIGHT = (0.01, 10.0)  # of the prior elsewhere, for trust 0 and 1; the Laplacian's own weights are near 1
+PRIOR_WEIGHT = (0.1, 10.0)  # of the prior elsewhere, for trust 0 and 1; the Laplacian's own weights are near 1
 
 
 def refine_matting(rgb: ByteArray, saliency: FloatArray, settings: Refinement) -> Iterator[tuple[slice, FloatArray]]:
@@ -85,7 +86,8 @@ def solve_matte(fitted: Fitted) -> FloatArray:
         raise ConfigError("the preset 'best' needs pymatting: pip install 'u2net-remover[matting]'") from None
     p = fitted.grid.sample(fitted.maps[0])
     flags = np.stack((p > 1 - SURE, p < SURE)).astype(np.float32)
-    known: npt.NDArray[np.bool_] = np.any(box_mean(flags, MARGIN) > 0.999, axis=0)
+    margin = max(1, round(MARGIN * float(np.sqrt(p.size / fitted.maps[0].size))))
+    known: npt.NDArray[np.bool_] = np.any(box_mean(flags, margin) > 0.999, axis=0)
     solved = np.array(fitted.matte)
     rows, columns = np.flatnonzero((~known).any(axis=1)), np.flatnonzero((~known).any(axis=0))
     if rows.size == 0:  # nothing to find out
