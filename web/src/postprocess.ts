@@ -49,6 +49,7 @@ const SUPPORT = 0.1;
 const COLOUR_SIDE = 320; // working grid of the colours
 const COLOUR_RADII = [48, 16, 6, 2];
 const UNSURE = 1 / 512; // where a pixel would move by a smaller part the map is sure
+const UNMOVED = 1e-5; // where mending would move the map by less it does not
 const TRUST_RADIUS = 2; // these four as in the specification
 const TRUST_EPSILON = 1e-6;
 const BLURRED = 0.45;
@@ -164,28 +165,44 @@ class Stretch {
 
   constructor(
     readonly source: Float32Array, sourceHeight: number, readonly sourceWidth: number, readonly channels: number,
-    height: number, width: number, stepY: number, stepX: number,
+    readonly height: number, readonly width: number, stepY: number, stepX: number,
   ) {
     this.horizontal = taps(sourceWidth, width, stepX);
     this.#vertical = taps(sourceHeight, height, stepY);
     this.#line = new Float32Array(sourceWidth * channels);
   }
 
-  /** Source row for picture row `y`, not yet widened. */
-  line(y: number): Float32Array {
+  /** Source row for picture row `y`, not yet widened; of its pixels those from `first` to before `end`. */
+  line(y: number, first = 0, end = this.sourceWidth): Float32Array {
     const { source, sourceWidth, channels } = this;
-    const weight = this.#vertical.weight[y];
-    const top = this.#vertical.left[y] * sourceWidth * channels;
-    const bottom = this.#vertical.right[y] * sourceWidth * channels;
     const line = this.#line;
-    for (let i = 0; i < line.length; i++) line[i] = source[top + i] + (source[bottom + i] - source[top + i]) * weight;
+    const weight = this.#vertical.weight[y];
+    const stop = end * channels;
+    let top = (this.#vertical.left[y] * sourceWidth + first) * channels;
+    let bottom = (this.#vertical.right[y] * sourceWidth + first) * channels;
+    for (let i = first * channels; i < stop; i++, top++, bottom++) line[i] = source[top] + (source[bottom] - source[top]) * weight;
     return line;
+  }
+
+  /** All rows of a single channel. */
+  whole(): Float32Array<ArrayBuffer> {
+    const { height, width, horizontal: { left, right, weight } } = this;
+    const out = new Float32Array(height * width);
+    for (let y = 0, at = 0; y < height; y++) {
+      const line = this.line(y);
+      for (let x = 0; x < width; x++, at++) {
+        const a = line[left[x]];
+        out[at] = a + (line[right[x]] - a) * weight[x];
+      }
+    }
+    return out;
   }
 }
 
 /** 8 bits: floor(255 · v + 0.5) in float32, clipped. */
 export function toAlpha(value: number): number {
-  return Math.min(255, Math.max(0, Math.fround(Math.fround(Math.fround(value) * 255) + 0.5))) | 0;
+  const scaled = Math.fround(Math.fround(Math.fround(value) * 255) + 0.5);
+  return scaled >= 255 ? 255 : scaled > 0 ? scaled | 0 : 0;
 }
 
 // ---- 3. Edges -------------------------------------------------------------------------------------------------------
@@ -195,40 +212,31 @@ export function toAlpha(value: number): number {
  * a pixel in `needed` are left at 0.
  */
 export function boxMean(
-  source: Float32Array | Float64Array, height: number, width: number, channels: number, radius: number, needed?: Uint8Array,
+  source: Float32Array, height: number, width: number, channels: number, radius: number, needed?: Uint8Array,
   out = new Float32Array(source.length),
 ): Float32Array<ArrayBuffer> {
   const stride = width * channels;
-  const sums = new Float64Array(stride);
-  const running = new Float64Array(channels);
-  for (let y = 0; y < Math.min(radius, height); y++) {
-    for (let x = 0, at = y * stride; x < stride; x++, at++) sums[x] += source[at];
-  }
-  for (let y = 0; y < height; y++) {
+  const margin = radius * channels;
+  const sums = new Float64Array(stride + 2 * margin + channels); // of columns; those left and right of the picture stay 0
+  const shares = Float64Array.from({ length: width }, (_, x) => 1 / (Math.min(x + radius, width - 1) - Math.max(x - radius, 0) + 1));
+  for (let y = -radius; y < height; y++) {
     const enters = (y + radius) * stride;
     const leaves = (y - radius - 1) * stride;
     const last = y + radius < height;
-    if (last && leaves >= 0) for (let x = 0; x < stride; x++) sums[x] += source[enters + x] - source[leaves + x];
-    else if (last) for (let x = 0; x < stride; x++) sums[x] += source[enters + x];
-    else if (leaves >= 0) for (let x = 0; x < stride; x++) sums[x] -= source[leaves + x];
-    if (needed && !anyIn(needed, y * width, width)) continue;
-    const rows = Math.min(y + radius, height - 1) - Math.max(y - radius, 0) + 1;
-    const row = y * stride;
-    running.fill(0);
-    for (let x = 0, at = 0; x < Math.min(radius, width); x++) for (let c = 0; c < channels; c++, at++) running[c] += sums[at];
-    for (let x = 0; x < width; x++) {
-      const enter = (x + radius) * channels;
-      const leave = (x - radius - 1) * channels;
-      const scale = 1 / (rows * (Math.min(x + radius, width - 1) - Math.max(x - radius, 0) + 1));
-      const at = row + x * channels;
-      if (enter < stride && leave >= 0) {
-        for (let c = 0; c < channels; c++) out[at + c] = (running[c] += sums[enter + c] - sums[leave + c]) * scale;
-      } else {
-        for (let c = 0; c < channels; c++) {
-          if (enter < stride) running[c] += sums[enter + c];
-          if (leave >= 0) running[c] -= sums[leave + c];
-          out[at + c] = running[c] * scale;
-        }
+    if (last && leaves >= 0) for (let x = 0, at = margin + channels; x < stride; x++, at++) sums[at] += source[enters + x] - source[leaves + x];
+    else if (last) for (let x = 0, at = margin + channels; x < stride; x++, at++) sums[at] += source[enters + x];
+    else if (leaves >= 0) for (let x = 0, at = margin + channels; x < stride; x++, at++) sums[at] -= source[leaves + x];
+    if (y < 0 || (needed && !anyIn(needed, y * width, width))) continue;
+    const share = 1 / (Math.min(y + radius, height - 1) - Math.max(y - radius, 0) + 1);
+    for (let c = 0; c < channels; c++) {
+      let running = 0;
+      for (let at = margin + channels + c; at < 2 * margin + channels; at += channels) running += sums[at];
+      for (let x = 0, to = y * stride + c, leave = c, enter = 2 * margin + channels + c; x < width; x++) {
+        running += sums[enter] - sums[leave];
+        out[to] = running * share * shares[x];
+        to += channels;
+        leave += channels;
+        enter += channels;
       }
     }
   }
@@ -240,172 +248,178 @@ export function workingFactor(height: number, width: number, workingSide: number
   return Math.max(1, Math.floor(Math.max(height, width) / workingSide + 0.5));
 }
 
-/** A rectangle of the working grid. */
-interface Part { top: number; left: number; height: number; width: number }
-
-/** The rectangle around a mask's pixels, with a margin; undefined where it has none. */
-function around(mask: Uint8Array, height: number, width: number, margin: number): Part | undefined {
-  let [top, bottom, left, right] = [height, -1, width, -1];
-  for (let y = 0, at = 0; y < height; y++) {
-    for (let x = 0; x < width; x++, at++) {
-      if (!mask[at]) continue;
-      if (y < top) top = y;
-      bottom = y;
-      if (x < left) left = x;
-      if (x > right) right = x;
-    }
-  }
-  if (bottom < 0) return undefined;
-  top = Math.max(0, top - margin);
-  left = Math.max(0, left - margin);
-  return { top, left, height: Math.min(height, bottom + margin + 1) - top, width: Math.min(width, right + margin + 1) - left };
-}
-
-function crop<T extends Float32Array | Uint8Array>(source: T, width: number, part: Part): T {
-  const out = new (source.constructor as new (length: number) => T)(part.height * part.width);
-  for (let y = 0; y < part.height; y++) {
-    const from = (part.top + y) * width + part.left;
-    out.set(source.subarray(from, from + part.width), y * part.width);
-  }
-  return out;
-}
-
-/** Interleaved RGB in [0, 1]. */
-function cropColours(pixels: Uint8Array, width: number, part: Part): Float32Array<ArrayBuffer> {
-  const out = new Float32Array(part.height * part.width * 3);
-  for (let y = 0, at = 0; y < part.height; y++) {
-    let from = ((part.top + y) * width + part.left) * 3;
-    for (let x = 0; x < part.width * 3; x++, at++, from++) out[at] = pixels[from] / 255;
-  }
+/** Interleaved RGB, 8 bits to [0, 1]. */
+function toUnit(pixels: Uint8Array): Float32Array<ArrayBuffer> {
+  const out = new Float32Array(pixels.length);
+  for (let i = 0; i < out.length; i++) out[i] = pixels[i] / 255;
   return out;
 }
 
 /** Means of interleaved channels over cells of stepY × stepX, the first from (0, 0) on; parts of pixels count in part. */
 export function cellMeans(
-  source: ArrayLike<number>, height: number, width: number, channels: number, rows: number, columns: number, stepY: number,
+  source: Float32Array, height: number, width: number, channels: number, rows: number, columns: number, stepY: number,
   stepX: number,
 ): Float32Array<ArrayBuffer> {
   const out = new Float32Array(rows * columns * channels);
   const stride = width * channels;
   const line = new Float64Array(stride);
-  for (let row = 0, at = 0; row < rows; row++) {
+  // Each cell ends `part` into the pixel `end`.
+  const end = new Int32Array(columns);
+  const part = new Float64Array(columns);
+  const share = new Float64Array(columns);
+  for (let column = 0; column < columns; column++) {
+    const edge = Math.min((column + 1) * stepX, width);
+    end[column] = Math.min(Math.floor(edge), width - 1);
+    part[column] = edge - end[column];
+    share[column] = 1 / (edge - column * stepX);
+  }
+  for (let row = 0; row < rows; row++) {
     const top = row * stepY;
     const bottom = Math.min(top + stepY, height);
     line.fill(0);
     for (let y = Math.floor(top); y < bottom; y++) {
-      const part = Math.min(bottom, y + 1) - Math.max(top, y);
-      for (let i = 0, from = y * stride; i < stride; i++, from++) line[i] += part * source[from];
+      const weight = (Math.min(bottom, y + 1) - Math.max(top, y)) / (bottom - top);
+      for (let i = 0, from = y * stride; i < stride; i++, from++) line[i] += weight * source[from];
     }
-    for (let column = 0; column < columns; column++, at += channels) {
-      const left = column * stepX;
-      const right = Math.min(left + stepX, width);
-      const area = (bottom - top) * (right - left);
-      for (let c = 0; c < channels; c++) {
-        let sum = 0;
-        for (let x = Math.floor(left); x < right; x++) {
-          sum += (Math.min(right, x + 1) - Math.max(left, x)) * line[x * channels + c];
-        }
-        out[at + c] = sum / area;
+    for (let c = 0; c < channels; c++) {
+      let [sum, before] = [0, 0]; // of the line: up to pixel `at`, up to the last cell's end
+      for (let column = 0, at = c, to = row * columns * channels + c; column < columns; column++, to += channels) {
+        for (const stop = end[column] * channels; at < stop; at += channels) sum += line[at];
+        const until = sum + line[at] * part[column];
+        out[to] = (until - before) * share[column];
+        before = until;
       }
     }
   }
   return out;
 }
 
-/** How the guided filter is fitted. */
-interface Windows { radius: number; epsilon: number; confidence: number; needed?: Uint8Array }
+/** How the guided filter is fitted; where `needed` is 0 nothing is. */
+interface Windows { radius: number; epsilon: number; confidence: number; needed: Uint8Array }
+
+const PRODUCTS = 15; // w, wp, wr, wg, wb, wrp, wgp, wbp, wrr, wrg, wrb, wgg, wgb, wbb, wpp
+
+/** Add `sign` times the products of row `y`, where `counted`, to the sums of columns from index `at` on. */
+function addProducts(
+  sums: Float64Array, at: number, guide: Float32Array, target: Float32Array, counted: Uint8Array, y: number, width: number,
+  confidence: number, sign: number,
+): void {
+  for (let i = y * width, end = i + width; i < end; i++, at += PRODUCTS) {
+    if (counted[i] === 0) continue;
+    const p = target[i];
+    const r = guide[i * 3];
+    const g = guide[i * 3 + 1];
+    const b = guide[i * 3 + 2];
+    let w = sign;
+    if (confidence !== 0) {
+      const sure = Math.abs(2 * p - 1);
+      w *= (confidence === 1 ? sure : sure ** confidence) + 1e-3;
+    }
+    const wp = w * p;
+    const wr = w * r;
+    const wg = w * g;
+    const wb = w * b;
+    sums[at] += w;
+    sums[at + 1] += wp;
+    sums[at + 2] += wr;
+    sums[at + 3] += wg;
+    sums[at + 4] += wb;
+    sums[at + 5] += wr * p;
+    sums[at + 6] += wg * p;
+    sums[at + 7] += wb * p;
+    sums[at + 8] += wr * r;
+    sums[at + 9] += wr * g;
+    sums[at + 10] += wr * b;
+    sums[at + 11] += wg * g;
+    sums[at + 12] += wg * b;
+    sums[at + 13] += wb * b;
+    sums[at + 14] += wp * p;
+  }
+}
 
 /**
  * The local linear model of each window, four interleaved values a pixel (three slopes and the offset), into `fit`: the
  * weighted fit of the specification, in float64. `guide` is interleaved RGB in [0, 1], `target` is p. Windows are summed
- * as they slide, so that none of the fifteen products is ever stored; where `needed` is 0 nothing is fitted. With
- * `variance` the target's goes there, and what the model leaves over of it comes back, summed.
+ * as they slide along the runs of `needed`, so that none of the fifteen products is ever stored, and only what those
+ * windows hold is looked at. With `variance` the target's goes there, and what the model leaves over of it comes back,
+ * summed.
  */
 function fitWindows(
-  guide: Float32Array, target: Float32Array, height: number, width: number, windows: Windows, fit: Float64Array,
+  guide: Float32Array, target: Float32Array, height: number, width: number, windows: Windows, fit: Float32Array,
   variance?: Float32Array,
 ): number {
   const { radius, confidence, epsilon, needed } = windows;
-  const N = 15; // w, wp, wr, wg, wb, wrp, wgp, wbp, wrr, wrg, wrb, wgg, wgb, wbb, wpp
-  const sums = new Float64Array(width * N);
-  const S = new Float64Array(N);
+  const counted = dilate(needed, height, width, radius);
+  const size = 2 * radius + 1;
+  const first = radius * PRODUCTS;
+  const sums = new Float64Array((width + 2 * radius) * PRODUCTS); // of columns; those left and right of the picture stay 0
   let leftOver = 0;
-  const addRow = (y: number, sign: number): void => {
-    for (let x = 0, i = y * width, at = 0; x < width; x++, i++, at += N) {
-      const p = target[i];
-      const r = guide[i * 3];
-      const g = guide[i * 3 + 1];
-      const b = guide[i * 3 + 2];
-      const sure = Math.abs(2 * p - 1);
-      const w = confidence === 0 ? sign : sign * ((confidence === 1 ? sure : sure ** confidence) + 1e-3);
-      const wp = w * p;
-      const wr = w * r;
-      const wg = w * g;
-      const wb = w * b;
-      sums[at] += w;
-      sums[at + 1] += wp;
-      sums[at + 2] += wr;
-      sums[at + 3] += wg;
-      sums[at + 4] += wb;
-      sums[at + 5] += wr * p;
-      sums[at + 6] += wg * p;
-      sums[at + 7] += wb * p;
-      sums[at + 8] += wr * r;
-      sums[at + 9] += wr * g;
-      sums[at + 10] += wr * b;
-      sums[at + 11] += wg * g;
-      sums[at + 12] += wg * b;
-      sums[at + 13] += wb * b;
-      sums[at + 14] += wp * p;
-    }
-  };
-  for (let y = 0; y < Math.min(radius, height); y++) addRow(y, 1);
-  for (let y = 0; y < height; y++) {
-    if (y + radius < height) addRow(y + radius, 1);
-    if (y - radius - 1 >= 0) addRow(y - radius - 1, -1);
-    if (needed && !anyIn(needed, y * width, width)) continue;
-    S.fill(0);
-    for (let x = 0, at = 0; x < Math.min(radius, width); x++) for (let c = 0; c < N; c++, at++) S[c] += sums[at];
-    for (let x = 0, i = y * width; x < width; x++, i++) {
-      const enter = (x + radius) * N;
-      const leave = (x - radius - 1) * N;
-      if (x + radius < width && leave >= 0) for (let c = 0; c < N; c++) S[c] += sums[enter + c] - sums[leave + c];
-      else if (x + radius < width) for (let c = 0; c < N; c++) S[c] += sums[enter + c];
-      else if (leave >= 0) for (let c = 0; c < N; c++) S[c] -= sums[leave + c];
-      if (needed && !needed[i]) continue;
-      const one = 1 / S[0];
-      const p = S[1] * one;
-      const mr = S[2] * one;
-      const mg = S[3] * one;
-      const mb = S[4] * one;
-      const cr = S[5] * one - mr * p;
-      const cg = S[6] * one - mg * p;
-      const cb = S[7] * one - mb * p;
-      const rr = S[8] * one - mr * mr + epsilon;
-      const rg = S[9] * one - mr * mg;
-      const rb = S[10] * one - mr * mb;
-      const gg = S[11] * one - mg * mg + epsilon;
-      const gb = S[12] * one - mg * mb;
-      const bb = S[13] * one - mb * mb + epsilon;
-      // The adjugate of the symmetric matrix.
-      const irr = gg * bb - gb * gb;
-      const irg = rb * gb - rg * bb;
-      const irb = rg * gb - rb * gg;
-      const igg = rr * bb - rb * rb;
-      const igb = rg * rb - rr * gb;
-      const ibb = rr * gg - rg * rg;
-      const scale = 1 / (rr * irr + rg * irg + rb * irb);
-      const ar = (irr * cr + irg * cg + irb * cb) * scale;
-      const ag = (irg * cr + igg * cg + igb * cb) * scale;
-      const ab = (irb * cr + igb * cg + ibb * cb) * scale;
-      fit[i * 4] = ar;
-      fit[i * 4 + 1] = ag;
-      fit[i * 4 + 2] = ab;
-      fit[i * 4 + 3] = p - ar * mr - ag * mg - ab * mb;
-      if (!variance) continue;
-      const all = Math.max(0, S[14] * one - p * p);
-      variance[i] = all;
-      leftOver += Math.max(0, all - ar * cr - ag * cg - ab * cb);
+  for (let y = -radius; y < height; y++) {
+    if (y + radius < height) addProducts(sums, first, guide, target, counted, y + radius, width, confidence, 1);
+    if (y - radius - 1 >= 0) addProducts(sums, first, guide, target, counted, y - radius - 1, width, confidence, -1);
+    if (y < 0) continue;
+    const row = y * width;
+    for (let start = 0, stop = 0; start < width; start = stop) {
+      while (start < width && needed[row + start] === 0) start++;
+      stop = start;
+      while (stop < width && needed[row + stop] !== 0) stop++;
+      if (start === stop) break;
+      let s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0, s8 = 0, s9 = 0, s10 = 0, s11 = 0, s12 = 0, s13 = 0, s14 = 0;
+      for (let column = start; column < stop + 2 * radius; column++) { // `radius` further left in the picture
+        const enter = column * PRODUCTS;
+        const leave = column - start < size ? 0 : enter - size * PRODUCTS;
+        s0 += sums[enter] - sums[leave];
+        s1 += sums[enter + 1] - sums[leave + 1];
+        s2 += sums[enter + 2] - sums[leave + 2];
+        s3 += sums[enter + 3] - sums[leave + 3];
+        s4 += sums[enter + 4] - sums[leave + 4];
+        s5 += sums[enter + 5] - sums[leave + 5];
+        s6 += sums[enter + 6] - sums[leave + 6];
+        s7 += sums[enter + 7] - sums[leave + 7];
+        s8 += sums[enter + 8] - sums[leave + 8];
+        s9 += sums[enter + 9] - sums[leave + 9];
+        s10 += sums[enter + 10] - sums[leave + 10];
+        s11 += sums[enter + 11] - sums[leave + 11];
+        s12 += sums[enter + 12] - sums[leave + 12];
+        s13 += sums[enter + 13] - sums[leave + 13];
+        s14 += sums[enter + 14] - sums[leave + 14];
+        const x = column - 2 * radius;
+        if (x < start) continue;
+        const one = 1 / s0;
+        const p = s1 * one;
+        const mr = s2 * one;
+        const mg = s3 * one;
+        const mb = s4 * one;
+        const cr = s5 * one - mr * p;
+        const cg = s6 * one - mg * p;
+        const cb = s7 * one - mb * p;
+        const rr = s8 * one - mr * mr + epsilon;
+        const rg = s9 * one - mr * mg;
+        const rb = s10 * one - mr * mb;
+        const gg = s11 * one - mg * mg + epsilon;
+        const gb = s12 * one - mg * mb;
+        const bb = s13 * one - mb * mb + epsilon;
+        // The adjugate of the symmetric matrix.
+        const irr = gg * bb - gb * gb;
+        const irg = rb * gb - rg * bb;
+        const irb = rg * gb - rb * gg;
+        const igg = rr * bb - rb * rb;
+        const igb = rg * rb - rr * gb;
+        const ibb = rr * gg - rg * rg;
+        const scale = 1 / (rr * irr + rg * irg + rb * irb);
+        const ar = (irr * cr + irg * cg + irb * cb) * scale;
+        const ag = (irg * cr + igg * cg + igb * cb) * scale;
+        const ab = (irb * cr + igb * cg + ibb * cb) * scale;
+        const i = row + x;
+        fit[i * 4] = ar;
+        fit[i * 4 + 1] = ag;
+        fit[i * 4 + 2] = ab;
+        fit[i * 4 + 3] = p - ar * mr - ag * mg - ab * mb;
+        if (!variance) continue;
+        const all = Math.max(0, s14 * one - p * p);
+        variance[i] = all;
+        leftOver += Math.max(0, all - ar * cr - ag * cg - ab * cb);
+      }
     }
   }
   return leftOver;
@@ -415,7 +429,7 @@ function fitWindows(
 export function guidedCoefficients(
   guide: Float32Array, target: Float32Array, height: number, width: number, windows: Windows,
 ): Float32Array<ArrayBuffer> {
-  const fit = new Float64Array(height * width * 4);
+  const fit = new Float32Array(height * width * 4);
   fitWindows(guide, target, height, width, windows, fit);
   return boxMean(fit, height, width, 4, windows.radius, windows.needed);
 }
@@ -425,7 +439,12 @@ function modelled(coefficients: Float32Array, guide: Float32Array, i: number): n
   const at = i * 4;
   const q = coefficients[at] * guide[i * 3] + coefficients[at + 1] * guide[i * 3 + 1] + coefficients[at + 2] * guide[i * 3 + 2]
     + coefficients[at + 3];
-  return q < 0 ? 0 : q > 1 ? 1 : q;
+  return clip(q);
+}
+
+/** To [0, 1], without branches: where there is noise around 0 or 1 processors could not predict them. */
+function clip(value: number): number {
+  return (Math.abs(value) - Math.abs(value - 1) + 1) * 0.5;
 }
 
 function anyIn(mask: Uint8Array, from: number, count: number): boolean {
@@ -434,44 +453,62 @@ function anyIn(mask: Uint8Array, from: number, count: number): boolean {
 }
 
 /** Every pixel within `radius` of one of the mask's, both ways. */
-function dilate(mask: Uint8Array, height: number, width: number, radius: number): Uint8Array {
-  const across = new Uint8Array(mask.length);
+function dilate(mask: Uint8Array, height: number, width: number, radius: number): Uint8Array<ArrayBuffer> {
   const out = new Uint8Array(mask.length);
-  for (let y = 0; y < height; y++) {
-    for (let x = 0, left = 0; x < width + radius; x++) {
-      if (x < width && mask[y * width + x]) left = 2 * radius + 1;
-      if (left-- > 0 && x >= radius) across[y * width + x - radius] = 1;
-    }
-  }
-  const left = new Int32Array(width);
+  const until = new Int32Array(width).fill(-1); // the last row that each column's latest pixel reaches
   for (let y = 0; y < height + radius; y++) {
-    for (let x = 0; x < width; x++) {
-      if (y < height && across[y * width + x]) left[x] = 2 * radius + 1;
-      if (left[x]-- > 0 && y >= radius) out[(y - radius) * width + x] = 1;
+    if (y < height) {
+      const row = y * width;
+      for (let start = 0, stop = 0; start < width; start = stop) {
+        while (start < width && mask[row + start] === 0) start++;
+        stop = start;
+        while (stop < width && mask[row + stop] !== 0) stop++;
+        if (start < stop) until.fill(y + radius, Math.max(0, start - radius), stop + radius);
+      }
     }
+    if (y < radius) continue;
+    for (let x = 0, at = (y - radius) * width; x < width; x++, at++) out[at] = until[x] >= y - radius ? 1 : 0;
   }
   return out;
 }
 
 /** How far a pixel may move, 0 where the map is sure. */
 function unsureOf(p: number): number {
-  const u = Math.min(1, 4 * (1 - Math.abs(2 * p - 1)));
-  return u < UNSURE ? 0 : u;
+  const u = 4 * (1 - Math.abs(2 * p - 1));
+  return u < UNSURE ? 0 : u < 1 ? u : 1;
+}
+
+/** 1 where `map` is unsure. */
+function unsureMask(map: Float32Array): Uint8Array<ArrayBuffer> {
+  const mask = new Uint8Array(map.length);
+  for (let i = 0; i < map.length; i++) mask[i] = unsureOf(map[i]) > 0 ? 1 : 0;
+  return mask;
 }
 
 /** The map with its edges where the picture has them, in place, and how far it was to be trusted, 0 to 1. */
 function mendMap(guide: Float32Array, cells: Float32Array, height: number, width: number, settings: Refinement): number {
   if (settings.reach === 0 || !cells.some((p) => p > 0 && p < 1)) return 1;
   const { reach, epsilon, confidence } = settings;
-  const unweighted = { radius: TRUST_RADIUS, epsilon: TRUST_EPSILON, confidence: 0 };
-  const fit = new Float64Array(cells.length * 4);
+  const fit = new Float32Array(cells.length * 4);
   const variance = new Float32Array(cells.length);
-  const leftOver = (map: Float32Array): number =>
-    (fitWindows(guide, map, height, width, unweighted, fit, variance) + 1e-9) / (variance.reduce((sum, v) => sum + v, 0) + 1e-9);
+  const unweighted = {
+    radius: TRUST_RADIUS, epsilon: TRUST_EPSILON, confidence: 0,
+    needed: dilate(unsureMask(cells), height, width, TRUST_RADIUS + 1),
+  };
+  const leftOver = (map: Float32Array): number => {
+    const left = fitWindows(guide, map, height, width, unweighted, fit, variance);
+    let all = 0;
+    for (let i = 0; i < variance.length; i++) all += variance[i];
+    return (left + 1e-9) / (all + 1e-9);
+  };
   const blurred = leftOver(boxMean(cells, height, width, 1, 1));
   const trust = 1 / (1 + (leftOver(cells) / blurred / BLURRED) ** 6);
-  const amount = variance.map((v, i) => ((1 - trust) * v) / (v + EDGE_VARIANCE) * unsureOf(cells[i]));
-  const moving = Uint8Array.from(amount, (u) => Number(u > 0));
+  const amount = variance; // of the sharp map
+  const moving = new Uint8Array(cells.length);
+  for (let i = 0; i < cells.length; i++) {
+    amount[i] = ((1 - trust) * variance[i] / (variance[i] + EDGE_VARIANCE)) * unsureOf(cells[i]);
+    if (amount[i] > UNMOVED) moving[i] = 1;
+  }
   const windows = { radius: reach, epsilon, confidence, needed: dilate(moving, height, width, reach) };
   const map = cells.slice();
   for (let pass = 0; pass < 2; pass++) {
@@ -486,48 +523,49 @@ function prepareGuided(
   saliency: Float32Array, mapHeight: number, mapWidth: number, reduced: BoxReduce, settings: Refinement,
 ): { maps: Float32Array; coefficients: Float32Array } {
   const { width: w, height: h, kx: k, sourceWidth, sourceHeight } = reduced;
-  const whole = { top: 0, left: 0, height: h, width: w };
-  const guide = cropColours(reduced.pixels, w, whole);
+  const guide = toUnit(reduced.pixels);
   const [rows, columns] = [Math.min(mapHeight, h), Math.min(mapWidth, w)];
   const [stepY, stepX] = [sourceHeight / (k * rows), sourceWidth / (k * columns)];
-  const toMap = (cells: Float32Array): Float32Array => resizeBilinear(cells, rows, columns, mapHeight, mapWidth);
+  const alike = rows === mapHeight && columns === mapWidth;
+  const toMap = (cells: Float32Array): Float32Array => (alike ? cells : resizeBilinear(cells, rows, columns, mapHeight, mapWidth));
   const toGrid = (map: Float32Array): Float32Array =>
-    resizeBilinear(map, mapHeight, mapWidth, h, w, 1, [(mapHeight * k) / sourceHeight, (mapWidth * k) / sourceWidth]);
+    new Stretch(map, mapHeight, mapWidth, 1, h, w, (mapHeight * k) / sourceHeight, (mapWidth * k) / sourceWidth).whole();
 
-  const cells = cellMeans(saliency, mapHeight, mapWidth, 1, rows, columns, mapHeight / rows, mapWidth / columns);
+  const cells = alike ? saliency : cellMeans(saliency, mapHeight, mapWidth, 1, rows, columns, mapHeight / rows, mapWidth / columns);
   const mended = cells.slice();
   const trust = mendMap(cellMeans(guide, h, w, 3, rows, columns, stepY, stepX), mended, rows, columns, settings);
-  const moved = toMap(mended.map((m, i) => m - cells[i]));
-  const p = toGrid(moved.map((d, i) => saliency[i] + d));
+  const moved = toMap(minus(mended, cells));
+  const map = new Float32Array(saliency.length);
+  for (let i = 0; i < map.length; i++) map[i] = saliency[i] + moved[i];
 
   const { radius, epsilon, confidence } = settings;
-  const unsure = Uint8Array.from(p, (v) => Number(unsureOf(v) > 0));
-  const coefficients = new Float32Array(h * w * 4);
-  const part = around(unsure, h, w, 2 * radius + 2); // both windows, and the neighbour that bilinear sampling takes
-  if (part) {
-    const needed = dilate(crop(unsure, w, part), part.height, part.width, radius + 2);
-    const fitted = guidedCoefficients(
-      cropColours(reduced.pixels, w, part), crop(p, w, part), part.height, part.width, { radius, epsilon, confidence, needed },
-    );
-    for (let y = 0; y < part.height; y++) {
-      coefficients.set(fitted.subarray(y * part.width * 4, (y + 1) * part.width * 4), ((part.top + y) * w + part.left) * 4);
-    }
-  }
-  const q = p.map((v, i) => (unsure[i] ? v + unsureOf(v) * (modelled(coefficients, guide, i) - v) : v));
+  const q = toGrid(map); // p at first
+  const unsure = unsureMask(q);
+  const needed = dilate(unsure, h, w, radius + 2); // the windows, and the neighbour that bilinear sampling takes
+  const coefficients = guidedCoefficients(guide, q, h, w, { radius, epsilon, confidence, needed });
+  for (let i = 0; i < q.length; i++) if (unsure[i]) q[i] += unsureOf(q[i]) * (modelled(coefficients, guide, i) - q[i]);
   const correction = new Float32Array(saliency.length);
   for (let pass = 0; pass < 2; pass++) {
-    const lift = toGrid(correction);
-    const now = q.map((v, i) => (unsure[i] ? Math.min(1, Math.max(0, v + lift[i])) : v));
-    const means = cellMeans(now, h, w, 1, rows, columns, stepY, stepX);
-    const missing = toMap(mended.map((m, i) => m - means[i]));
+    let now = q;
+    if (pass > 0) {
+      now = toGrid(correction);
+      for (let i = 0; i < q.length; i++) now[i] = unsure[i] ? clip(q[i] + now[i]) : q[i];
+    }
+    const missing = toMap(minus(mended, cellMeans(now, h, w, 1, rows, columns, stepY, stepX)));
     for (let i = 0; i < correction.length; i++) correction[i] += trust * missing[i];
   }
   const maps = new Float32Array(saliency.length * 2);
-  for (let i = 0; i < saliency.length; i++) {
-    maps[2 * i] = saliency[i] + moved[i];
+  for (let i = 0; i < map.length; i++) {
+    maps[2 * i] = map[i];
     maps[2 * i + 1] = correction[i];
   }
   return { maps, coefficients };
+}
+
+function minus(a: Float32Array, b: Float32Array): Float32Array<ArrayBuffer> {
+  const out = new Float32Array(a.length);
+  for (let i = 0; i < out.length; i++) out[i] = a[i] - b[i];
+  return out;
 }
 
 /** Steps 2 to 4 without feathering, row by row from the top. `reduced` is the picture on the working grid of `settings`. */
@@ -560,14 +598,20 @@ export class MatteRows {
     const line = this.#map.line(y);
     this.#span(line);
     const { from, to } = this;
-    let refine = false;
-    for (let x = from; x < to; x++) {
-      const a = line[left[x] * channels];
-      const p = a + (line[right[x] * channels] - a) * weight[x];
-      out[x] = p;
-      if (p > UNSURE / 8 && p < 1 - UNSURE / 8) refine = true;
+    let [first, end] = [to, from]; // of what is unsure
+    for (let x = from; x < to;) {
+      const column = left[x];
+      const a = line[column * channels];
+      const b = line[right[x] * channels];
+      const step = b - a;
+      const start = x;
+      do out[x] = a + step * weight[x]; while (++x < to && left[x] === column);
+      if ((a > UNSURE / 8 || b > UNSURE / 8) && (a < 1 - UNSURE / 8 || b < 1 - UNSURE / 8)) {
+        if (start < first) first = start;
+        end = x;
+      }
     }
-    if (refine && this.#coefficients) this.#refine(y, rgba, at, out, line);
+    if (first < end && this.#coefficients) this.#refine(y, rgba, at, out, line, first, end);
     if (this.#threshold !== null) for (let x = from; x < to; x++) out[x] = out[x] >= this.#threshold ? 1 : 0;
   }
 
@@ -590,24 +634,38 @@ export class MatteRows {
     this.to = Math.min(this.width, Math.ceil((last + 2) * scale) + 1);
   }
 
-  #refine(y: number, rgba: Uint8ClampedArray | Uint8Array, at: number, out: Float32Array, line: Float32Array): void {
+  /** Step 3 for the columns from `first` to before `end`. */
+  #refine(
+    y: number, rgba: Uint8ClampedArray | Uint8Array, at: number, out: Float32Array, line: Float32Array, first: number, end: number,
+  ): void {
     const { left, right, weight } = this.#coefficients!.horizontal;
     const { left: mapLeft, right: mapRight, weight: mapWeight } = this.#map.horizontal;
-    const c = this.#coefficients!.line(y);
-    for (let x = this.from, i = at + 4 * x; x < this.to; x++, i += 4) {
-      const p = out[x];
-      const unsure = 4 * (1 - Math.abs(2 * p - 1));
-      if (unsure < UNSURE) continue;
-      const l = left[x] * 4;
+    const c = this.#coefficients!.line(y, left[first], right[end - 1] + 1);
+    for (let x = first; x < end;) {
+      const column = left[x];
+      const l = column * 4;
       const r = right[x] * 4;
-      const w = weight[x];
-      const v = 1 - w;
-      const q = c[l + 3] * v + c[r + 3] * w + ((c[l] * v + c[r] * w) * rgba[i] + (c[l + 1] * v + c[r + 1] * w) * rgba[i + 1]
-        + (c[l + 2] * v + c[r + 2] * w) * rgba[i + 2]) / 255;
-      const clipped = q < 0 ? 0 : q > 1 ? 1 : q;
-      const before = line[mapLeft[x] * 2 + 1];
-      const lifted = p + (unsure < 1 ? unsure : 1) * (clipped - p) + before + (line[mapRight[x] * 2 + 1] - before) * mapWeight[x];
-      out[x] = lifted < 0 ? 0 : lifted > 1 ? 1 : lifted;
+      const ar = c[l];
+      const ag = c[l + 1];
+      const ab = c[l + 2];
+      const b = c[l + 3];
+      const dr = c[r] - ar;
+      const dg = c[r + 1] - ag;
+      const db = c[r + 2] - ab;
+      const d = c[r + 3] - b;
+      do {
+        const p = out[x];
+        const unsure = 4 * (1 - Math.abs(2 * p - 1));
+        if (unsure >= UNSURE) {
+          const w = weight[x];
+          const i = at + 4 * x;
+          const q = clip(b + d * w
+            + ((ar + dr * w) * rgba[i] + (ag + dg * w) * rgba[i + 1] + (ab + db * w) * rgba[i + 2]) * (1 / 255));
+          const before = line[mapLeft[x] * 2 + 1];
+          const correction = before + (line[mapRight[x] * 2 + 1] - before) * mapWeight[x];
+          out[x] = clip(p + (unsure < 1 ? unsure : 1) * (q - p) + correction);
+        }
+      } while (++x < end && left[x] === column);
     }
   }
 }
@@ -666,7 +724,7 @@ export class ForegroundRows {
 
   constructor(readonly width: number, height: number, reduced: BoxReduce, matteReduced: BoxReduce) {
     const { width: w, height: h, kx: k } = reduced;
-    const colours = cropColours(reduced.pixels, w, { top: 0, left: 0, height: h, width: w });
+    const colours = toUnit(reduced.pixels);
     this.#estimates = new Stretch(fuse(colours, matteReduced.pixels, h, w), h, w, 6, height, width, 1 / k, 1 / k);
   }
 
