@@ -36,6 +36,7 @@ GAP = 8
 COLUMNS = ("picture", "matte", "on grey", "on checkerboard")
 ROWS_PER_PAGE = 6
 GREY = (128, 128, 128)
+PAGE = (236, 236, 236)  # neither a checkerboard nor a white picture vanishes in it
 
 
 def checkerboard(height: int, width: int, side: int = 12) -> ByteArray:
@@ -66,7 +67,7 @@ def sheet(cutouts: Sequence[tuple[str, Cutout]]) -> Image.Image:
     rows = [(name, _cells(cutout)) for name, cutout in cutouts]
     heights = [max(cell.height for cell in cells) + 22 for _, cells in rows]
     width = len(COLUMNS) * (CELL + GAP) + GAP
-    page = Image.new("RGB", (width, sum(heights) + 26 + GAP * len(rows)), "white")
+    page = Image.new("RGB", (width, sum(heights) + 26 + GAP * len(rows)), PAGE)
     draw = ImageDraw.Draw(page)
     font = ImageFont.load_default(14)
     for index, title in enumerate(COLUMNS):
@@ -75,7 +76,7 @@ def sheet(cutouts: Sequence[tuple[str, Cutout]]) -> Image.Image:
     for (name, cells), height in zip(rows, heights, strict=True):
         draw.text((GAP, top), name[:60], "#555", font)
         for index, cell in enumerate(cells):
-            page.paste(cell, (GAP + index * (CELL + GAP), top + 20))
+            page.paste(cell, (GAP + index * (CELL + GAP) + (CELL - cell.width) // 2, top + 20))
         top += height + GAP
     return page
 
