@@ -771,42 +771,49 @@ function fuse(colours: Float32Array, matte: Uint8Array, height: number, width: n
   const back = colours.slice();
   const weighted = new Float32Array(matte.length * 4);
   const means = new Float32Array(matte.length * 4);
-  /** Means of `source`, weighted by alpha² or by (1 − alpha)⁴, into the estimates from `to` on. */
-  const average = (source: Float32Array, radius: number, to: 0 | 3): void => {
-    for (let i = 0, from = 0, at = 0; i < matte.length; i++, from += 3, at += 4) {
-      const a = matte[i] / 255;
-      const weight = to ? (1 - a) ** 4 : a * a;
-      weighted[at] = weight * source[from];
-      weighted[at + 1] = weight * source[from + 1];
-      weighted[at + 2] = weight * source[from + 2];
-      weighted[at + 3] = weight;
-    }
-    boxMean(weighted, height, width, 4, radius, undefined, means);
-    for (let i = 0, at = 0; i < matte.length; i++, at += 4) {
-      const scale = 1 / (means[at + 3] + 1e-5);
-      for (let c = 0; c < 3; c++) estimates[i * 6 + to + c] = means[at + c] * scale;
-    }
-  };
+  const frontWeight = Float64Array.from({ length: 256 }, (_, a) => (a / 255) ** 2);
+  const backWeight = Float64Array.from({ length: 256 }, (_, a) => (1 - a / 255) ** 4);
   for (const radius of COLOUR_RADII) {
-    average(back, radius, 3);
-    for (let i = 0; i < matte.length; i++) {
-      const a = matte[i] / 255;
-      const scale = 1 / Math.max(a, 0.1);
-      for (let c = 0, at = i * 6 + 3, p = i * 3; c < 3; c++, at++, p++) {
-        front[p] = Math.min(1, Math.max(0, (colours[p] - (1 - a) * estimates[at]) * scale));
+    average(back, matte, backWeight, height, width, radius, weighted, means);
+    for (let i = 0, at = 0; i < matte.length; i++, at += 4) {
+      const clear = 1 - matte[i] / 255;
+      const scale = 1 / Math.max(1 - clear, 0.1);
+      for (let c = 0; c < 3; c++) {
+        const behind = means[at + c] * means[at + 3];
+        estimates[i * 6 + 3 + c] = behind;
+        front[i * 3 + c] = Math.min(1, Math.max(0, (colours[i * 3 + c] - clear * behind) * scale));
       }
     }
-    average(front, radius, 0);
-    for (let i = 0; i < matte.length; i++) {
+    average(front, matte, frontWeight, height, width, radius, weighted, means);
+    for (let i = 0, at = 0; i < matte.length; i++, at += 4) {
       const a = matte[i] / 255;
-      const share = (1 - a) / (a * a + (1 - a) * (1 - a));
-      for (let c = 0, at = i * 6, p = i * 3; c < 3; c++, at++, p++) {
-        const behind = estimates[at + 3];
-        back[p] = Math.min(1, Math.max(0, behind + share * (colours[p] - a * estimates[at] - (1 - a) * behind)));
+      const clear = 1 - a;
+      const share = clear / (a * a + clear * clear);
+      for (let c = 0; c < 3; c++) {
+        const before = means[at + c] * means[at + 3];
+        const behind = estimates[i * 6 + 3 + c];
+        estimates[i * 6 + c] = before;
+        back[i * 3 + c] = Math.min(1, Math.max(0, behind + share * (colours[i * 3 + c] - a * before - clear * behind)));
       }
     }
   }
   return estimates;
+}
+
+/** Box means of colours weighted by what `weights` says for the matte, and 1 over those of the weights, into `means`. */
+function average(
+  source: Float32Array, matte: Uint8Array, weights: Float64Array, height: number, width: number, radius: number,
+  weighted: Float32Array, means: Float32Array<ArrayBuffer>,
+): void {
+  for (let i = 0, from = 0, at = 0; i < matte.length; i++, from += 3, at += 4) {
+    const weight = weights[matte[i]];
+    weighted[at] = weight * source[from];
+    weighted[at + 1] = weight * source[from + 1];
+    weighted[at + 2] = weight * source[from + 2];
+    weighted[at + 3] = weight;
+  }
+  boxMean(weighted, height, width, 4, radius, undefined, means);
+  for (let at = 3; at < means.length; at += 4) means[at] = 1 / (means[at] + 1e-5);
 }
 
 /** Step 6 on a whole picture: RGBA with the matte, colours without the background's share, black where alpha is 0. */
