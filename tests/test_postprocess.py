@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 from scipy import ndimage
 
 from tests.golden import generate
@@ -153,6 +154,59 @@ def test_best_brings_thin_structures_back() -> None:
     assert error(postprocess.matte(rgb, small, BEST), alpha) <= 0.6 * plain
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**31))
+def test_cell_means_are_pillows_box(height: int, width: int, count: int, seed: int) -> None:
+    plane = np.random.default_rng(seed).random((height, width)).astype(np.float32)
+    rows, columns = min(count, height), min(count + 3, width)
+    expected = Image.fromarray(plane).resize((columns, rows), Image.Resampling.BOX, reducing_gap=None)
+    actual = postprocess.cell_means(plane[None], rows, columns, (height / rows, width / columns))[0]
+    if height % rows == 0 and width % columns == 0:  # otherwise Pillow takes whole pixels only
+        np.testing.assert_allclose(actual, np.asarray(expected), atol=1e-5)
+    assert (actual * (height / rows) * (width / columns)).sum() == pytest.approx(plane.sum(), rel=1e-4)
+
+
+def test_trusted_maps_are_kept_and_blurred_ones_mended() -> None:
+    rgb, _, small = scene()
+    exact = postprocess.fit_guided(rgb, small, BALANCED)
+    assert exact.trust > 0.9
+    blurred = ndimage.gaussian_filter(small, 2.0)
+    fitted = postprocess.fit_guided(rgb, blurred, BALANCED)
+    assert fitted.trust < 0.1
+    assert np.abs(fitted.mended - small).sum() < 0.9 * np.abs(blurred - small).sum()
+    assert postprocess.fit_guided(rgb, blurred, replace(BALANCED, reach=0)).trust == 1.0
+
+
+@pytest.mark.parametrize("preset", [BALANCED, BEST], ids=["balanced", "best"])
+def test_mattes_averaged_down_give_a_trusted_map(preset: Refinement) -> None:
+    if preset is BEST:
+        pytest.importorskip("pymatting")
+    rgb, _, small = scene()
+
+    def distance(settings: Refinement) -> float:
+        matte = postprocess.matte(rgb, small, settings) / np.float32(255)
+        down = postprocess.cell_means(matte[None], *small.shape, (4, 4))[0]
+        return float(np.abs(down - small).sum())
+
+    assert distance(preset) < 0.35 * distance(FAST)
+
+
+@pytest.mark.parametrize("preset", [BALANCED, BEST], ids=["balanced", "best"])
+def test_translucent_subjects_stay_translucent(preset: Refinement) -> None:
+    """A pane of glass, 40 % opaque, in front of stripes that its map knows nothing of."""
+    if preset is BEST:
+        pytest.importorskip("pymatting")
+    size = 480
+    y, x = np.mgrid[0:size, 0:size]
+    alpha = np.where((abs(x - 240) < 120) & (abs(y - 240) < 140), 0.4, 0.0)
+    back = np.where((x // 20 % 2)[..., None] > 0, (200, 180, 90), (40, 70, 110))
+    rgb = np.floor(alpha[..., None] * (30, 200, 60) + (1 - alpha[..., None]) * back + 0.5).astype(np.uint8)
+    small = alpha.reshape(size // 4, 4, size // 4, 4).mean((1, 3)).astype(np.float32)
+    matte = postprocess.matte(rgb, small, preset) / 255
+    assert np.abs(matte - 0.4)[130:350, 150:330].max() < 0.05
+    assert error(matte * 255, alpha) <= error(postprocess.matte(rgb, small, FAST), alpha)
+
+
 def test_best_without_pymatting_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pymatting", None)
     rgb, _, small = scene(60)
@@ -193,6 +247,21 @@ def test_foreground_colours_lose_the_background() -> None:
     assert after <= 0.5 * before
     assert (estimated[eight == 0] == 0).all()
     np.testing.assert_array_equal(estimated[eight == 255], rgb[eight == 255])
+
+
+def test_translucent_subjects_lose_the_background_too() -> None:
+    """Nowhere unmixed: its colours can only be found by taking the background away."""
+    size = 360
+    y, x = np.mgrid[0:size, 0:size].astype(np.float64) / size - 0.5
+    alpha = np.clip((0.18 - np.hypot(x, y)) * 60, 0, 0.5)
+    front = np.stack((200 + 60 * x, 60 + 40 * y, 50 + 0 * x), -1)
+    back = np.stack((60 + 90 * x, 110 + 60 * y, 170 + 0 * x), -1)
+    rgb = np.floor(front * alpha[..., None] + back * (1 - alpha[..., None]) + 0.5).astype(np.uint8)
+    eight = postprocess.to_alpha(alpha.astype(np.float32))
+    soft = eight > 12
+    estimated = postprocess.estimate_foreground(rgb, eight)
+    before, after = np.abs(rgb - front)[soft].mean(), np.abs(estimated - front)[soft].mean()
+    assert after <= 0.35 * before
 
 
 def test_foreground_is_as_good_as_pymattings() -> None:
