@@ -52,7 +52,7 @@ const UNSURE = 1 / 512; // where a pixel would move by a smaller part the map is
 const UNMOVED = 1e-5; // where mending would move the map by less it does not
 const TRUST_RADIUS = 2; // these four as in the specification
 const TRUST_EPSILON = 1e-6;
-const BLURRED = 0.45;
+const LEFT_OVER = 0.0225;
 const EDGE_VARIANCE = 0.004;
 
 /** The settings that are meant. Throws ConfigError where one cannot work. */
@@ -228,19 +228,51 @@ export function boxMean(
     else if (leaves >= 0) for (let x = 0, at = margin + channels; x < stride; x++, at++) sums[at] -= source[leaves + x];
     if (y < 0 || (needed && !anyIn(needed, y * width, width))) continue;
     const share = 1 / (Math.min(y + radius, height - 1) - Math.max(y - radius, 0) + 1);
-    for (let c = 0; c < channels; c++) {
-      let running = 0;
-      for (let at = margin + channels + c; at < 2 * margin + channels; at += channels) running += sums[at];
-      for (let x = 0, to = y * stride + c, leave = c, enter = 2 * margin + channels + c; x < width; x++) {
-        running += sums[enter] - sums[leave];
-        out[to] = running * share * shares[x];
-        to += channels;
-        leave += channels;
-        enter += channels;
-      }
-    }
+    if (channels === 4) slideFour(sums, radius, width, share, shares, out, y * stride);
+    else slide(sums, channels, radius, width, share, shares, out, y * stride);
   }
   return out;
+}
+
+/** One row of box means, from index `row` on, of the columns' sums. */
+function slide(
+  sums: Float64Array, channels: number, radius: number, width: number, share: number, shares: Float64Array, out: Float32Array,
+  row: number,
+): void {
+  for (let c = 0; c < channels; c++) {
+    let running = 0;
+    let enter = (radius + 1) * channels + c;
+    for (let x = 0; x < radius; x++, enter += channels) running += sums[enter];
+    for (let x = 0, leave = c, to = row + c; x < width; x++, enter += channels, leave += channels, to += channels) {
+      running += sums[enter] - sums[leave];
+      out[to] = running * share * shares[x];
+    }
+  }
+}
+
+/** `slide` for four channels at once, which takes a third of the time. */
+function slideFour(
+  sums: Float64Array, radius: number, width: number, share: number, shares: Float64Array, out: Float32Array, row: number,
+): void {
+  let r0 = 0, r1 = 0, r2 = 0, r3 = 0;
+  for (let x = -radius, enter = (radius + 1) * 4, leave = 0, to = row; x < width; x++, enter += 4) {
+    r0 += sums[enter];
+    r1 += sums[enter + 1];
+    r2 += sums[enter + 2];
+    r3 += sums[enter + 3];
+    if (x < 0) continue;
+    r0 -= sums[leave];
+    r1 -= sums[leave + 1];
+    r2 -= sums[leave + 2];
+    r3 -= sums[leave + 3];
+    const scale = share * shares[x];
+    out[to] = r0 * scale;
+    out[to + 1] = r1 * scale;
+    out[to + 2] = r2 * scale;
+    out[to + 3] = r3 * scale;
+    leave += 4;
+    to += 4;
+  }
 }
 
 /** k of the working grid. */
@@ -502,7 +534,8 @@ function mendMap(guide: Float32Array, cells: Float32Array, height: number, width
     return (left + 1e-9) / (all + 1e-9);
   };
   const blurred = leftOver(boxMean(cells, height, width, 1, 1));
-  const trust = 1 / (1 + (leftOver(cells) / blurred / BLURRED) ** 6);
+  const left = leftOver(cells);
+  const trust = 1 / (1 + (left * (left / blurred) ** 2 / LEFT_OVER) ** 3);
   const amount = variance; // of the sharp map
   const moving = new Uint8Array(cells.length);
   for (let i = 0; i < cells.length; i++) {
@@ -598,20 +631,19 @@ export class MatteRows {
     const line = this.#map.line(y);
     this.#span(line);
     const { from, to } = this;
-    let [first, end] = [to, from]; // of what is unsure
+    let unsureFrom = -1; // the first of a run of columns that may be unsure
     for (let x = from; x < to;) {
       const column = left[x];
       const a = line[column * channels];
       const b = line[right[x] * channels];
       const step = b - a;
-      const start = x;
+      if ((a <= UNSURE / 8 && b <= UNSURE / 8) || (a >= 1 - UNSURE / 8 && b >= 1 - UNSURE / 8)) {
+        if (unsureFrom >= 0) this.#refine(y, rgba, at, out, line, unsureFrom, x);
+        unsureFrom = -1;
+      } else if (unsureFrom < 0) unsureFrom = x;
       do out[x] = a + step * weight[x]; while (++x < to && left[x] === column);
-      if ((a > UNSURE / 8 || b > UNSURE / 8) && (a < 1 - UNSURE / 8 || b < 1 - UNSURE / 8)) {
-        if (start < first) first = start;
-        end = x;
-      }
     }
-    if (first < end && this.#coefficients) this.#refine(y, rgba, at, out, line, first, end);
+    if (unsureFrom >= 0) this.#refine(y, rgba, at, out, line, unsureFrom, to);
     if (this.#threshold !== null) for (let x = from; x < to; x++) out[x] = out[x] >= this.#threshold ? 1 : 0;
   }
 
@@ -638,9 +670,10 @@ export class MatteRows {
   #refine(
     y: number, rgba: Uint8ClampedArray | Uint8Array, at: number, out: Float32Array, line: Float32Array, first: number, end: number,
   ): void {
-    const { left, right, weight } = this.#coefficients!.horizontal;
+    if (!this.#coefficients) return;
+    const { left, right, weight } = this.#coefficients.horizontal;
     const { left: mapLeft, right: mapRight, weight: mapWeight } = this.#map.horizontal;
-    const c = this.#coefficients!.line(y, left[first], right[end - 1] + 1);
+    const c = this.#coefficients.line(y, left[first], right[end - 1] + 1);
     for (let x = first; x < end;) {
       const column = left[x];
       const l = column * 4;
