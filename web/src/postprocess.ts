@@ -567,25 +567,20 @@ function prepareGuided(
   const cells = alike ? saliency : cellMeans(saliency, mapHeight, mapWidth, 1, rows, columns, mapHeight / rows, mapWidth / columns);
   const mended = cells.slice();
   const trust = mendMap(cellMeans(guide, h, w, 3, rows, columns, stepY, stepX), mended, rows, columns, settings);
-  const moved = toMap(minus(mended, cells));
-  const map = new Float32Array(saliency.length);
-  for (let i = 0; i < map.length; i++) map[i] = saliency[i] + moved[i];
+  const moved = toMap(combined(mended, cells, -1));
+  const map = combined(saliency, moved, 1);
 
   const { radius, epsilon, confidence } = settings;
   const q = toGrid(map); // p at first
   const unsure = unsureMask(q);
   const needed = dilate(unsure, h, w, radius + 2); // the windows, and the neighbour that bilinear sampling takes
   const coefficients = guidedCoefficients(guide, q, h, w, { radius, epsilon, confidence, needed });
-  for (let i = 0; i < q.length; i++) if (unsure[i]) q[i] += unsureOf(q[i]) * (modelled(coefficients, guide, i) - q[i]);
-  const correction = new Float32Array(saliency.length);
+  follow(q, coefficients, guide, unsure);
+  let correction = new Float32Array(saliency.length);
   for (let pass = 0; pass < 2; pass++) {
-    let now = q;
-    if (pass > 0) {
-      now = toGrid(correction);
-      for (let i = 0; i < q.length; i++) now[i] = unsure[i] ? clip(q[i] + now[i]) : q[i];
-    }
-    const missing = toMap(minus(mended, cellMeans(now, h, w, 1, rows, columns, stepY, stepX)));
-    for (let i = 0; i < correction.length; i++) correction[i] += trust * missing[i];
+    const now = pass === 0 ? q : lifted(q, toGrid(correction), unsure);
+    const missing = toMap(combined(mended, cellMeans(now, h, w, 1, rows, columns, stepY, stepX), -1));
+    correction = combined(correction, missing, trust);
   }
   const maps = new Float32Array(saliency.length * 2);
   for (let i = 0; i < map.length; i++) {
@@ -595,10 +590,24 @@ function prepareGuided(
   return { maps, coefficients };
 }
 
-function minus(a: Float32Array, b: Float32Array): Float32Array<ArrayBuffer> {
+// Loops of their own, for engines compile functions that are called again, not each loop of a long one.
+
+/** a + factor · b. */
+function combined(a: Float32Array, b: Float32Array, factor: number): Float32Array<ArrayBuffer> {
   const out = new Float32Array(a.length);
-  for (let i = 0; i < out.length; i++) out[i] = a[i] - b[i];
+  for (let i = 0; i < out.length; i++) out[i] = a[i] + factor * b[i];
   return out;
+}
+
+/** p becomes q, in place, where it is unsure. */
+function follow(p: Float32Array, coefficients: Float32Array, guide: Float32Array, unsure: Uint8Array): void {
+  for (let i = 0; i < p.length; i++) if (unsure[i] !== 0) p[i] += unsureOf(p[i]) * (modelled(coefficients, guide, i) - p[i]);
+}
+
+/** clip(q + c, 0, 1) where the map is unsure, else q; into `c`. */
+function lifted(q: Float32Array, c: Float32Array, unsure: Uint8Array): Float32Array {
+  for (let i = 0; i < q.length; i++) c[i] = unsure[i] !== 0 ? clip(q[i] + c[i]) : q[i];
+  return c;
 }
 
 /** Steps 2 to 4 without feathering, row by row from the top. `reduced` is the picture on the working grid of `settings`. */
@@ -814,7 +823,7 @@ function fuse(colours: Float32Array, matte: Uint8Array, height: number, width: n
       for (let c = 0; c < 3; c++) {
         const behind = means[at + c] * means[at + 3];
         estimates[i * 6 + 3 + c] = behind;
-        front[i * 3 + c] = Math.min(1, Math.max(0, (colours[i * 3 + c] - clear * behind) * scale));
+        front[i * 3 + c] = clip((colours[i * 3 + c] - clear * behind) * scale);
       }
     }
     average(front, matte, frontWeight, height, width, radius, weighted, means);
@@ -826,7 +835,7 @@ function fuse(colours: Float32Array, matte: Uint8Array, height: number, width: n
         const before = means[at + c] * means[at + 3];
         const behind = estimates[i * 6 + 3 + c];
         estimates[i * 6 + c] = before;
-        back[i * 3 + c] = Math.min(1, Math.max(0, behind + share * (colours[i * 3 + c] - a * before - clear * behind)));
+        back[i * 3 + c] = clip(behind + share * (colours[i * 3 + c] - a * before - clear * behind));
       }
     }
   }
