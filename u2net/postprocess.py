@@ -69,10 +69,10 @@ IntArray = npt.NDArray[np.int32]
 SUPPORT = 0.1  # a subject's connected component is where the map is at least this: soft skirts belong to it
 COLOUR_SIDE = 320  # of step 6: about the longest side of its working grid
 COLOUR_RADII = (48, 16, 6, 2)
-# Chosen on procedural scenes (seed 901), with exact maps and with those of `small` and `lite`; see docs/runner.md.
+# Chosen on procedural scenes, with exact maps and with those of `small` and `lite`; see docs/runner.md.
 _TRUST_RADIUS = 2  # of the windows in which a map is compared with the picture
 _TRUST_EPSILON = 1e-6
-_BLURRED = 0.45  # κ₀: exact maps have 0.05 to 0.5, networks' 0.25 to 1
+_LEFT_OVER = 0.04  # ρ₀: exact maps have κ² · ρ of 1e-5 to 0.04, networks' mostly 0.02 to 0.3
 _EDGE_VARIANCE = 0.004  # v₀: a soft step from 0 to 1 has some 0.1, the inside of translucent things less than 0.001
 _BAND_PIXELS = 1 << 17  # bands and, where little is to do, tiles of them: small enough for the processor's cache
 _TILE_ROWS, _TILE_COLUMNS = 32, 128
@@ -468,8 +468,8 @@ def unsure(p: FloatArray) -> FloatArray:
     return u
 
 
-def mend_map(guide: FloatArray, cells: FloatArray, settings: Refinement) -> tuple[FloatArray, float]:
-    """The map with its edges where the picture has them, float32 (h, w), and how far the map was to be trusted, 0 to 1.
+def mend_map(guide: FloatArray, cells: FloatArray, settings: Refinement) -> tuple[FloatArray, FloatArray]:
+    """The map with its edges where the picture has them, and how far it was to be trusted, 0 to 1: float32 (h, w) each.
 
     `guide` is the picture, float32 (3, h, w) in [0, 1], and `cells` the map, both on the map's own pixels.
 
@@ -478,27 +478,35 @@ def mend_map(guide: FloatArray, cells: FloatArray, settings: Refinement) -> tupl
     better than its blurred self. So, with ρ(x) = (Σ variance that the linear model leaves over) / (Σ variance of x)
     over all windows of radius 2, unweighted, with an epsilon of 1e-6,
 
-        κ = ρ(p) / ρ(box mean of p, radius 1)        trust = 1 / (1 + (κ / κ₀)⁶)
+        κ = ρ(p) / ρ(box mean of p, radius 1)        doubt = 1 − 1 / (1 + (κ² · ρ(p) / ρ₀)³)
 
-    Then twice t = p + u · (q − p), with q the guided filter of t in windows of radius `reach` and
+    Doubt helps only where the picture knows better, that is where colours tell subject and background apart: with E the
+    share of the variance that the guided filter of p in windows of radius `reach` explains,
+
+        trust = 1 − doubt · E⁴
+
+    Then twice t = p + u · (q − p), with q that guided filter of t and
 
         u = (1 − trust) · v / (v + v₀) · unsure(p)
 
     where v is the map's variance in the windows above: what is in between over an area is translucent and stays so.
     """
-    if settings.reach == 0 or not bool(((cells > 0) & (cells < 1)).any()):
-        return cells, 1.0
+    trust = np.ones_like(cells)
     moves = unsure(cells)
+    if settings.reach == 0 or not bool(moves.any()):
+        return cells, trust
     around = _dilated(moves > 0, _TRUST_RADIUS + 1)
     sharp = _fit(guide, cells, _TRUST_RADIUS, _TRUST_EPSILON, 0.0, around)
     blurred = _fit(guide, box_mean(cells[None], 1)[0], _TRUST_RADIUS, _TRUST_EPSILON, 0.0, around)
-    trust = 1 / (1 + (_left_over(sharp) / _left_over(blurred) / _BLURRED) ** 6)
-    amount = (np.float32(1 - trust) * sharp.variance / (sharp.variance + _EDGE_VARIANCE)) * moves
-    mended = cells
-    for _ in range(2):
-        fitted = guided_coefficients(guide, mended, settings.reach, settings.epsilon, settings.confidence, amount > 0)
-        mended = cells + amount * (apply_model(fitted, guide) - cells)
-    return mended, trust
+    left_over, when_blurred = _left_over(sharp), _left_over(blurred)
+    doubt = 1 - 1 / (1 + (left_over * (left_over / when_blurred) ** 2 / _LEFT_OVER) ** 3)
+    around = _dilated(moves > 0, settings.reach + 1)
+    wide = _fit(guide, cells, settings.reach, settings.epsilon, settings.confidence, around)
+    trust -= np.float32(doubt) * (1 - wide.residual / (wide.variance + np.float32(1e-6))) ** 4
+    amount = (1 - trust) * sharp.variance / (sharp.variance + _EDGE_VARIANCE) * moves
+    mended = cells + amount * (apply_model(box_mean(wide.coefficients, settings.reach), guide) - cells)
+    fitted = guided_coefficients(guide, mended, settings.reach, settings.epsilon, settings.confidence, moves > 0)
+    return cells + amount * (apply_model(fitted, guide) - cells), trust
 
 
 class WorkingGrid:
@@ -537,13 +545,15 @@ class WorkingGrid:
         """Differences on the cells brought to the map's pixels."""
         return resize_bilinear(cells, *self._map_shape)
 
-    def correction(self, q: FloatArray, moves: npt.NDArray[np.bool_], mended: FloatArray, trust: float) -> FloatArray:
+    def correction(
+        self, q: FloatArray, moves: npt.NDArray[np.bool_], mended: FloatArray, trust: FloatArray
+    ) -> FloatArray:
         """c of back-projection, float32 of the map's shape, for a matte q, float32 (h, w), that may be moved there."""
         correction = np.zeros(self._map_shape, np.float32)
         for _ in range(2):
             lifted = np.where(moves, np.clip(q + self.sample(correction), 0, 1), q)
-            missing = mended - self.cells_of_planes(lifted[None])[0]
-            correction += np.float32(trust) * self.map_of_cells(missing)
+            missing = trust * (mended - self.cells_of_planes(lifted[None])[0])
+            correction += self.map_of_cells(missing)
         return correction
 
 
@@ -557,7 +567,7 @@ class Fitted:
 
     grid: WorkingGrid
     mended: FloatArray  # m on the cells
-    trust: float  # of the map, 0 to 1
+    trust: FloatArray  # of the map, 0 to 1, on the cells
     maps: FloatArray  # (2, size, size): m and c on the map's pixels
     coefficients: FloatArray  # (4, h, w)
     matte: FloatArray  # (h, w)

@@ -52,7 +52,7 @@ const UNSURE = 1 / 512; // where a pixel would move by a smaller part the map is
 const UNMOVED = 1e-5; // where mending would move the map by less it does not
 const TRUST_RADIUS = 2; // these four as in the specification
 const TRUST_EPSILON = 1e-6;
-const LEFT_OVER = 0.0225;
+const LEFT_OVER = 0.04;
 const EDGE_VARIANCE = 0.004;
 
 /** The settings that are meant. Throws ConfigError where one cannot work. */
@@ -329,6 +329,9 @@ export function cellMeans(
 /** How the guided filter is fitted; where `needed` is 0 nothing is. */
 interface Windows { radius: number; epsilon: number; confidence: number; needed: Uint8Array }
 
+/** Of each window: the target's variance, and what the model leaves over of it. */
+interface Spread { variance: Float32Array; residual: Float32Array }
+
 const PRODUCTS = 15; // w, wp, wr, wg, wb, wrp, wgp, wbp, wrr, wrg, wrb, wgg, wgb, wbb, wpp
 
 /** Add `sign` times the products of row `y`, where `counted`, to the sums of columns from index `at` on. */
@@ -378,14 +381,13 @@ function addProducts(
  */
 function fitWindows(
   guide: Float32Array, target: Float32Array, height: number, width: number, windows: Windows, fit: Float32Array,
-  variance?: Float32Array,
-): number {
+  spread?: Spread,
+): void {
   const { radius, confidence, epsilon, needed } = windows;
   const counted = dilate(needed, height, width, radius);
   const size = 2 * radius + 1;
   const first = radius * PRODUCTS;
   const sums = new Float64Array((width + 2 * radius) * PRODUCTS); // of columns; those left and right of the picture stay 0
-  let leftOver = 0;
   for (let y = -radius; y < height; y++) {
     if (y + radius < height) addProducts(sums, first, guide, target, counted, y + radius, width, confidence, 1);
     if (y - radius - 1 >= 0) addProducts(sums, first, guide, target, counted, y - radius - 1, width, confidence, -1);
@@ -447,14 +449,13 @@ function fitWindows(
         fit[i * 4 + 1] = ag;
         fit[i * 4 + 2] = ab;
         fit[i * 4 + 3] = p - ar * mr - ag * mg - ab * mb;
-        if (!variance) continue;
-        const all = Math.max(0, s14 * one - p * p);
-        variance[i] = all;
-        leftOver += Math.max(0, all - ar * cr - ag * cg - ab * cb);
+        if (!spread) continue;
+        const variance = Math.max(0, s14 * one - p * p);
+        spread.variance[i] = variance;
+        spread.residual[i] = Math.max(0, variance - ar * cr - ag * cg - ab * cb);
       }
     }
   }
-  return leftOver;
 }
 
 /** The guided filter's coefficients: `fitWindows`, and box means of what it gives. */
@@ -518,37 +519,50 @@ function unsureMask(map: Float32Array): Uint8Array<ArrayBuffer> {
 }
 
 /** The map with its edges where the picture has them, in place, and how far it was to be trusted, 0 to 1. */
-function mendMap(guide: Float32Array, cells: Float32Array, height: number, width: number, settings: Refinement): number {
-  if (settings.reach === 0 || !cells.some((p) => p > 0 && p < 1)) return 1;
+function mendMap(guide: Float32Array, cells: Float32Array, height: number, width: number, settings: Refinement): Float32Array {
+  const trust = new Float32Array(cells.length).fill(1);
+  const unsure = unsureMask(cells);
+  if (settings.reach === 0 || !unsure.includes(1)) return trust;
   const { reach, epsilon, confidence } = settings;
   const fit = new Float32Array(cells.length * 4);
-  const variance = new Float32Array(cells.length);
+  const spread = (): Spread => ({ variance: new Float32Array(cells.length), residual: new Float32Array(cells.length) });
   const unweighted = {
-    radius: TRUST_RADIUS, epsilon: TRUST_EPSILON, confidence: 0,
-    needed: dilate(unsureMask(cells), height, width, TRUST_RADIUS + 1),
+    radius: TRUST_RADIUS, epsilon: TRUST_EPSILON, confidence: 0, needed: dilate(unsure, height, width, TRUST_RADIUS + 1),
   };
-  const leftOver = (map: Float32Array): number => {
-    const left = fitWindows(guide, map, height, width, unweighted, fit, variance);
-    let all = 0;
-    for (let i = 0; i < variance.length; i++) all += variance[i];
-    return (left + 1e-9) / (all + 1e-9);
+  const leftOver = (map: Float32Array, of: Spread): number => {
+    fitWindows(guide, map, height, width, unweighted, fit, of);
+    return (sum(of.residual) + 1e-9) / (sum(of.variance) + 1e-9);
   };
-  const blurred = leftOver(boxMean(cells, height, width, 1, 1));
-  const left = leftOver(cells);
-  const trust = 1 / (1 + (left * (left / blurred) ** 2 / LEFT_OVER) ** 3);
-  const amount = variance; // of the sharp map
+  const sharp = spread();
+  const wide = spread();
+  const blurred = leftOver(boxMean(cells, height, width, 1, 1), wide);
+  const left = leftOver(cells, sharp);
+  const doubt = 1 - 1 / (1 + (left * (left / blurred) ** 2 / LEFT_OVER) ** 3);
+
+  const windows = { radius: reach, epsilon, confidence, needed: dilate(unsure, height, width, reach + 1) };
+  fitWindows(guide, cells, height, width, windows, fit.fill(0), wide);
+  const amount = new Float32Array(cells.length);
   const moving = new Uint8Array(cells.length);
   for (let i = 0; i < cells.length; i++) {
-    amount[i] = ((1 - trust) * variance[i] / (variance[i] + EDGE_VARIANCE)) * unsureOf(cells[i]);
+    if (windows.needed[i]) trust[i] = 1 - doubt * (1 - wide.residual[i] / (wide.variance[i] + 1e-6)) ** 4;
+    else trust[i] = 1 - doubt;
+    amount[i] = (((1 - trust[i]) * sharp.variance[i]) / (sharp.variance[i] + EDGE_VARIANCE)) * unsureOf(cells[i]);
     if (amount[i] > UNMOVED) moving[i] = 1;
   }
-  const windows = { radius: reach, epsilon, confidence, needed: dilate(moving, height, width, reach) };
+  if (!moving.includes(1)) return trust;
   const map = cells.slice();
+  let fitted = boxMean(fit, height, width, 4, reach, moving);
   for (let pass = 0; pass < 2; pass++) {
-    const fitted = guidedCoefficients(guide, cells, height, width, windows);
+    if (pass > 0) fitted = guidedCoefficients(guide, cells, height, width, { ...windows, needed: dilate(moving, height, width, reach) });
     for (let i = 0; i < map.length; i++) if (moving[i]) cells[i] = map[i] + amount[i] * (modelled(fitted, guide, i) - map[i]);
   }
   return trust;
+}
+
+function sum(values: Float32Array): number {
+  let total = 0;
+  for (let i = 0; i < values.length; i++) total += values[i];
+  return total;
 }
 
 /** The fits of step 3: the mended map and the correction, interleaved, and the coefficients on the working grid. */
@@ -579,8 +593,9 @@ function prepareGuided(
   let correction = new Float32Array(saliency.length);
   for (let pass = 0; pass < 2; pass++) {
     const now = pass === 0 ? q : lifted(q, toGrid(correction), unsure);
-    const missing = toMap(combined(mended, cellMeans(now, h, w, 1, rows, columns, stepY, stepX), -1));
-    correction = combined(correction, missing, trust);
+    const missing = combined(mended, cellMeans(now, h, w, 1, rows, columns, stepY, stepX), -1);
+    for (let i = 0; i < missing.length; i++) missing[i] *= trust[i];
+    correction = combined(correction, toMap(missing), 1);
   }
   const maps = new Float32Array(saliency.length * 2);
   for (let i = 0; i < map.length; i++) {
