@@ -34,6 +34,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("web")]
 BUDGET_MS = {("12 MP", "png"): 2000, ("12 MP", "webp"): 1200, ("1 MP", "png"): 200, ("1 MP", "webp"): 200}
 PEAK_BYTES = 700e6
 FIRST_VISIT_GZIP_BYTES = 5_500_000  # engine 3.7 MB, model in float 1.3 MB, page 0.13 MB; int8 and brotli make it 2.8 MB
+# Two test processes share the machine's caches and the halves of its cores: a ceiling against regressions. What a quiet
+# machine measures, against the budgets as they are, is in docs/web.md.
+SHARED_MACHINE = 1.5
 RUNS = 8
 
 
@@ -134,9 +137,7 @@ def test_overhead(page: Page, size: str) -> None:
     for output in ("png", "webp"):
         best = measure(page, data, output, RUNS, BUDGET_MS[size, output])
         print(show(f"{size} {output}", best))
-        # Where others use the machine, they use its caches and the other halves of its cores, too.
-        busy = os.getloadavg()[0] > (os.cpu_count() or 1)
-        assert min(best["overheadMs"], best["processorMs"]) <= BUDGET_MS[size, output] * (1.5 if busy else 1)
+        assert min(best["overheadMs"], best["processorMs"]) <= BUDGET_MS[size, output] * SHARED_MACHINE
 
 
 def renderer_memory(browser: Browser) -> tuple[float, float]:
