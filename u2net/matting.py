@@ -5,7 +5,7 @@ colour model fits best. Notable choices:
 
 - The trimap is the mended map of `postprocess`, eroded: a pixel is known where everything within `MARGIN` of the
   map's pixels is surely subject or surely background. Elsewhere the matte of the guided filter is a prior, weak or,
-  where the map is trusted, about as strong as the colours, so that translucent subjects, which no trimap can know, keep
+  where the map is trusted, stronger than the colours, so that translucent subjects, which no trimap can know, keep
   their opacity.
 - The system is solved on the working grid of `postprocess` (here with `MATTING_SIDE`), only around unknown pixels. As
   there, back-projection takes care that the matte, averaged down again, gives a trusted map. The solution is brought
@@ -43,7 +43,7 @@ MATTING_SIDE = 800  # about the longest side of the working grid: a few seconds 
 SURE = 0.05  # a pixel is surely background under this, surely subject over 1 − this
 MARGIN = 1  # pixels of the map by which sure regions shrink: networks are surest where hair begins
 KNOWN_WEIGHT = 100.0  # of known pixels, as is usual for closed-form matting
-PRIOR_WEIGHT = (0.1, 1.0)  # of the prior elsewhere, for trust 0 and 1; the Laplacian's own weights are near 1
+PRIOR_WEIGHT = (0.1, 30.0)  # of the prior elsewhere, for trust 0 and 1; the Laplacian's own weights are near 1
 
 
 def refine_matting(rgb: ByteArray, saliency: FloatArray, settings: Refinement) -> Iterator[tuple[slice, FloatArray]]:
