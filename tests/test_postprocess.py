@@ -186,8 +186,9 @@ def test_mattes_averaged_down_give_a_trusted_map(preset: Refinement) -> None:
     rgb, _, small = scene()
 
     def distance(settings: Refinement) -> float:
-        matte = postprocess.matte(rgb, small, settings) / np.float32(255)
-        down = postprocess.cell_means(matte[None], *small.shape, (4, 4))[0]
+        matte = (postprocess.matte(rgb, small, settings) / 255).astype(np.float32)
+        rows, columns = small.shape
+        down = postprocess.cell_means(matte[None], rows, columns, (4, 4))[0]
         return float(np.abs(down - small).sum())
 
     assert distance(preset) < 0.35 * distance(FAST)
