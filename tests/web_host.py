@@ -6,6 +6,7 @@ import mimetypes
 import re
 import socket
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -136,6 +137,7 @@ class WebHost:
             handler.wfile.write(data[start : start + cut] if cut is not None else data[start:])
             if cut is not None:
                 handler.wfile.flush()
+                time.sleep(2)  # a stream that breaks drops what the page has not read yet
                 handler.close_connection = True
                 handler.connection.shutdown(socket.SHUT_RDWR)
         except OSError:
