@@ -198,11 +198,8 @@ def rate(settings: TrainSettings, step: int) -> float:
 def map_sides(model: U2Net, size: int) -> list[int]:
     """Sides in pixels at which the seven maps of a `size` input are compared: the fused one at full resolution."""
     base = size // model.config.stem
-    return [
-        size,
-        base,
-        *(side_of(base, 1 << k) for k in range(int(model.config.first_pool), 5 + int(model.config.first_pool))),
-    ]
+    first = int(model.config.first_pool)  # halvings between stages 1 and 2
+    return [size, base, *(side_of(base, 1 << first + k) for k in range(5))]
 
 
 @torch.no_grad()
