@@ -416,6 +416,7 @@ def test_from_a_teacher_to_a_smaller_model(pairs: Path, tmp_path: Path, capsys: 
     settings.write_text(
         f"model = 'lite'\n[prune]\npictures = 8\nbatch = 4\n"
         f"[train]\nsteps = 2\nbatch = 4\nsizes = [{SIZE}]\nprecision = 'fp32'\nholdout = 4\n"
+        "[train.loss]\nfeatures = 1.0\n"
     )
     torch.manual_seed(0)
     save_checkpoint(build_model("small"), tmp_path / "teacher.safetensors")
@@ -430,6 +431,9 @@ def test_from_a_teacher_to_a_smaller_model(pairs: Path, tmp_path: Path, capsys: 
     assert figures["model"] == "lite" and figures["gmac_before"] > 15 * figures["gmac_after"]
     assert load_checkpoint(start).config == CONFIGS["lite"]
 
+    assert main(["distill", *common, "--start", start, "--out", str(tmp_path / "run")]) == 1
+    assert "--teacher" in capsys.readouterr().err
+    common += ["--teacher", teacher]
     assert main(["distill", *common, "--start", start, "--out", str(tmp_path / "run")]) == 0
     result = json.loads(capsys.readouterr().out)
     assert 0 <= result["val_mae"] <= 1 and result["settings"]["model"] == "lite"

@@ -71,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--start", metavar="FILE", type=Path, help="weights to begin with (default: random)")
     command.add_argument("--out", metavar="DIR", type=Path, help="folder of the run (default build/train/MODEL)")
     command.add_argument("--steps", type=int, metavar="N", help="instead of the configuration's; a run may be extended")
+    command.add_argument("--teacher", metavar="FILE", type=Path, help="its checkpoint, where loss.features is set")
     add_cache(command)
 
     command = add("finetune", "train on your own pictures and masks, for portraits, products, …")
@@ -211,8 +212,9 @@ def _distill(arguments: argparse.Namespace) -> dict[str, Any]:
         model = load_checkpoint(arguments.start)
         if not model.config.same_shape(config):
             raise ConfigError(f"{arguments.start} is not a {config.name} but a {model.config.name}")
+    teacher = load_checkpoint(arguments.teacher) if arguments.teacher else None
     with ranks() as me:
-        return _run(model, cache, out, settings, me)
+        return _run(model, cache, out, settings, me, teacher)
 
 
 def _finetune(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -232,17 +234,24 @@ def _finetune(arguments: argparse.Namespace) -> dict[str, Any]:
             truth = settings.teacher.truth if teacher else 1.0
             _fill(settings, arguments.data, teacher, arguments.out / "cache", truth)
         me.wait()
-        return _run(model, Cache.open(arguments.out / "cache"), arguments.out, settings, me)
+        teacher = load_checkpoint(arguments.teacher) if arguments.teacher else None
+        return _run(model, Cache.open(arguments.out / "cache"), arguments.out, settings, me, teacher)
 
 
-def _run(model: U2Net, cache: Cache, out: Path, settings: RunSettings, me: Ranks) -> dict[str, Any]:
+def _run(
+    model: U2Net, cache: Cache, out: Path, settings: RunSettings, me: Ranks, teacher: U2Net | None = None
+) -> dict[str, Any]:
     from .curve import draw_curve
     from .loop import train
 
     with _progress() as progress:
         task = progress.add_task("training", total=settings.train.steps, visible=me.first)
         say = progress.console.print
-        result = train(model, cache, out, settings.train, me, say, lambda step: progress.update(task, completed=step))
+
+        def tick(step: int) -> None:
+            progress.update(task, completed=step)
+
+        result = train(model, cache, out, settings.train, me, say, tick, teacher=teacher)
     if not me.first:
         return {}
     title = f"{settings.model}: {settings.train.steps} steps of {settings.train.batch} pictures"

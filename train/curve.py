@@ -27,6 +27,7 @@ class Panel:
 
 PANELS = (
     Panel("loss", (("total", "total", "#1f77b4"), ("fused", "fused", "#ff7f0e"), ("iou", "1 − IoU", "#2ca02c"))),
+    Panel("teacher's features that the student's do not explain", (("features", "part of variance", "#17becf"),)),
     Panel("agreement with the teacher on held-out pictures: mean IoU", (("val_iou", "IoU", "#d62728"),)),
     Panel("agreement with the teacher on held-out pictures: MAE", (("val_mae", "MAE", "#9467bd"),)),
 )

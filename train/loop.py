@@ -8,6 +8,8 @@ Notable choices:
   more or fewer steps continues without a jump;
 - **exponential average** of the weights is what is validated and shipped;
 - **any launcher**: alone, or under `torchrun` with gloo on CPUs and nccl on GPUs; `batch` is all ranks' together;
+- the teacher's maps come out of the cache; its features are too many to store, so a run that asks for them
+  (`loss.features`) has the teacher compute them from the augmented pictures, its inner stages alone;
 - a side map is compared where the network computes it, not after upsampling: cheaper, and coarse maps stay coarse.
 """
 
@@ -40,6 +42,7 @@ from u2net.model import U2Net
 
 from .augment import Augmentation, Batch, Group, batch_rows, make_batch
 from .cache import Cache, normalise_batch, side_of
+from .features import FEATURE_STAGES, feature_loss
 from .losses import LossWeights, distillation_loss
 
 __all__ = [
@@ -55,7 +58,19 @@ __all__ = [
     "validate",
 ]
 
-LOG_COLUMNS = ("step", "seconds", "lr", "total", "fused", "iou", "sides", "val_mae", "val_iou", "val_max_error")
+LOG_COLUMNS = (
+    "step",
+    "seconds",
+    "lr",
+    "total",
+    "fused",
+    "iou",
+    "sides",
+    "features",
+    "val_mae",
+    "val_iou",
+    "val_max_error",
+)
 
 
 @dataclass(frozen=True)
@@ -158,8 +173,9 @@ class Student(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self.network.native_logits(x)
+    def forward(self, x: Tensor) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        outputs = self.network.stage_outputs(x)
+        return self.network.maps(outputs), outputs
 
 
 def held_out(cache: Cache, holdout: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -303,14 +319,19 @@ def train(
     say: Callable[[str], None] = print,
     tick: Callable[[int], None] = lambda step: None,
     stop_after: int | None = None,
+    teacher: U2Net | None = None,
 ) -> dict[str, float]:
     """Train `model` on `cache`; the last validation of the average. Files in `out`: `state.pt` (to continue from),
     `weights.safetensors` (the average in float16), `log.csv`.
 
     Continues from `state.pt` where there is one; raises `ConfigError` where it is of another run. `say` gets
     a line per validation, `tick` the number of every finished step; `stop_after` ends the work at that step as a kill
-    would, for tests.
+    would, for tests. `teacher` is needed where `settings.loss.features` is not 0, and unused elsewhere.
     """
+    if not settings.loss.features:
+        teacher = None
+    elif teacher is None:
+        raise ConfigError("loss.features needs the teacher's checkpoint (--teacher)")
     if settings.batch % me.world:
         raise ConfigError(f"a batch of {settings.batch} cannot be shared by {me.world} ranks")
     if settings.threads:
@@ -321,6 +342,8 @@ def train(
     device = me.device
     model = model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     average = copy.deepcopy(model).eval().requires_grad_(False)
+    if teacher is not None:
+        teacher = teacher.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     optimizer = _optimizer(model, settings)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16" and device.type == "cuda")
     fingerprint = _fingerprint(settings, model, cache, me.world)
@@ -378,8 +401,13 @@ def train(
             x = normalise_batch(data.pictures.to(device)).contiguous(memory_format=torch.channels_last)
             targets = tuple(t.to(device) for t in data.targets)
             with torch.autocast(device.type, dtype) if dtype else nullcontext():
-                logits = student(x)
+                logits, outputs = student(x)
+                with torch.no_grad():
+                    wanted = teacher.stage_outputs(x, FEATURE_STAGES[-1]) if teacher is not None else {}
             terms = distillation_loss(tuple(z.float() for z in logits), targets, settings.loss)
+            if wanted:
+                terms["features"] = feature_loss(outputs, wanted)
+                terms["total"] = terms["total"] + settings.loss.features * terms["features"]
             optimizer.zero_grad(set_to_none=True)
             scaler.scale(terms["total"]).backward()
             scaler.unscale_(optimizer)

@@ -19,6 +19,7 @@ class LossWeights:
     iou: float = 0.6  # counts a small subject as much as a large one, as IoU and Fβ do
     edge: float = 3.0  # extra weight of a pixel on the teacher's edge, relative to a flat one
     sides: float = 0.4  # deep supervision, each of the six maps
+    features: float = 0.0  # the teacher's inner features; needs the teacher at every step
 
 
 def _cross_entropy(logits: Tensor, target: Tensor, edge: float) -> Tensor:

@@ -39,6 +39,8 @@ STAGES: tuple[tuple[str, int, bool], ...] = (
     ("stage1d", 7, False),
 )
 STAGE_NAMES = tuple(name for name, _, _ in STAGES)
+#: The stages that side maps 1 to 6 are made of.
+SIDE_STAGES = ("stage1d", "stage2d", "stage3d", "stage4d", "stage5d", "stage6")
 
 
 @dataclass(frozen=True)
@@ -218,45 +220,53 @@ class U2Net(nn.Module):
         for name, levels, dilated in STAGES:
             widths = config.stage(name)
             self.add_module(name, RSU(levels, config.in_channels(name), widths.mid, widths.out, dilated))
-        side_sources = ("stage1d", "stage2d", "stage3d", "stage4d", "stage5d", "stage6")
-        for index, name in enumerate(side_sources, 1):
+        for index, name in enumerate(SIDE_STAGES, 1):
             self.add_module(f"side{index}", nn.Conv2d(config.stage(name).out, 1, 3, padding=1))
         if config.resql:
             for index in range(1, 6):
                 self.add_module(f"resql{index}", SqueezeExcitation(config.stage(f"stage{index}").out))
         self.outconv = nn.Conv2d(6, 1, 1)
 
-    def _sides(self, x: Tensor) -> list[Tensor]:
+    def stage_outputs(self, x: Tensor, last: str = "stage1d") -> dict[str, Tensor]:
+        """What the stages give, by name in forward order, up to stage `last`: each (N, its `out`, h, w)."""
         if self.config.stem > 1:
             x = F.pixel_unshuffle(x, self.config.stem)
-        encoded: list[Tensor] = []
+        outputs: dict[str, Tensor] = {}
         h = x
-        for index in range(1, 7):
-            if index > 2 or (index == 2 and self.config.first_pool):
+        for name in STAGE_NAMES:
+            index = int(name[5])
+            if name.endswith("d"):
+                skip = outputs[f"stage{index}"]
+                if self.config.resql:
+                    skip = self.get_submodule(f"resql{index}")(skip)
+                h = torch.cat((upsample_to(h, skip), skip), 1)
+            elif index > 2 or (index == 2 and self.config.first_pool):
                 h = F.max_pool2d(h, 2, stride=2, ceil_mode=True)
-            h = self.get_submodule(f"stage{index}")(h)
-            encoded.append(h)
-        sides = [self.get_submodule("side6")(h)]
-        for index in range(5, 0, -1):
-            skip = encoded[index - 1]
-            if self.config.resql:
-                skip = self.get_submodule(f"resql{index}")(skip)
-            h = self.get_submodule(f"stage{index}d")(torch.cat((upsample_to(h, skip), skip), 1))
-            sides.insert(0, self.get_submodule(f"side{index}")(h))
-        return sides
+            h = self.get_submodule(name)(h)
+            outputs[name] = h
+            if name == last:
+                break
+        return outputs
+
+    def _sides(self, outputs: dict[str, Tensor]) -> list[Tensor]:
+        return [self.get_submodule(f"side{index}")(outputs[name]) for index, name in enumerate(SIDE_STAGES, 1)]
 
     def native_logits(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The seven maps of `x` before the sigmoid, as `maps` has them."""
+        return self.maps(self.stage_outputs(x))
+
+    def maps(self, outputs: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """The seven maps before the sigmoid at the resolutions where the network computes them, for training.
 
-        The fused map and side 1 are (N, 1, H / stem, W / stem), each further side half of the one before, rounded up;
-        without `first_pool` side 2 is as large as side 1.
+        `outputs` are what all stages give (`stage_outputs`). The fused map and side 1 are (N, 1, H / stem, W / stem),
+        each further side half of the one before, rounded up; without `first_pool` side 2 is as large as side 1.
         """
-        sides = self._sides(x)
+        sides = self._sides(outputs)
         fused = self.outconv(torch.cat([sides[0], *(upsample_to(side, sides[0]) for side in sides[1:])], 1))
         return (fused, *sides)
 
     def forward(self, x: Tensor, logits: bool = False) -> tuple[Tensor, ...]:
-        sides = self._sides(x)
+        sides = self._sides(self.stage_outputs(x))
         sides = [sides[0], *(upsample_to(side, sides[0]) for side in sides[1:])]
         maps = [self.outconv(torch.cat(sides, 1)), *sides]
         if self.config.stem > 1:
