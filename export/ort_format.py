@@ -25,6 +25,7 @@ import numpy as np
 
 from u2net.artifact import atomic_path, check_path, sha256_file, verify_artifact, write_sidecar
 from u2net.errors import ConfigError, ModelError, QualityError, U2NetError
+from u2net.onnx_scan import QUANTIZED_OPERATORS
 
 from .parity import MAX_DIFFERENCE
 
@@ -70,7 +71,7 @@ def _is_quantized(model: Path) -> bool:
     import onnx
 
     graph = onnx.load(str(model)).graph
-    return any(node.op_type in ("QuantizeLinear", "QLinearConv", "ConvInteger") for node in graph.node)
+    return any(node.op_type in QUANTIZED_OPERATORS for node in graph.node)
 
 
 def _convert(source: Path, folder: Path) -> Path:

@@ -19,6 +19,7 @@ from onnx import helper, numpy_helper
 
 from u2net.artifact import check_path
 from u2net.errors import ModelError
+from u2net.onnx_scan import QUANTIZED_OPERATORS
 
 __all__ = ["Conv", "FloatGraph", "Interface", "load_graph", "make_model"]
 
@@ -251,7 +252,7 @@ def load_graph(path: str | os.PathLike[str]) -> FloatGraph:
     except Exception as error:  # protobuf and checker raise many kinds
         raise ModelError(f"{file} is not a readable ONNX model: {_first_line(error)}") from error
     kinds = {node.op_type for node in model.graph.node}
-    if kinds & {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger", "DynamicQuantizeLinear"}:
+    if kinds & QUANTIZED_OPERATORS:
         raise ModelError(f"{file} is quantized already; start from the float model")
     if "BatchNormalization" in kinds:
         raise ModelError(f"{file} has batch norms that are not folded; make it with `python -m export`")

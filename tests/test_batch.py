@@ -221,7 +221,8 @@ def test_plans_that_would_lose_pictures(tmp_path: Path) -> None:
         plan(pictures[1:], output=str(tmp_path / "out"), mask=str(tmp_path / "out"))
 
 
-def test_watching(tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+def test_watching(tmp_path: Path, model: str, ending: signal.Signals) -> None:
     folder, out = photos(tmp_path / "in", 1), tmp_path / "out"
     command = [sys.executable, "-m", "u2net", str(folder), "-o", str(out), "--model", model, "--watch"]
     process = subprocess.Popen(
@@ -241,7 +242,7 @@ def test_watching(tmp_path: Path, model: str) -> None:
             time.sleep(0.05)
             file.write(data[100:])
         _wait_for(out / "late.png")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(ending)
         assert process.wait(60) == 0 and process.stderr is not None and process.stderr.read() == b""
     finally:
         killer.cancel()

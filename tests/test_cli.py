@@ -6,6 +6,7 @@ import io
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -252,3 +253,9 @@ def test_existing_transparency_multiplies(tmp_path: Path, model: str) -> None:
     image.save(source)
     assert main([str(source), "-o", str(tmp_path / "b.png"), "--model", model, "-q"]) == 0
     assert 190 <= np.asarray(Image.open(tmp_path / "b.png"))[..., 3].max() <= 200
+
+
+def test_signals_are_the_callers_again_afterwards(tmp_path: Path, model: str) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert main([str(photo(tmp_path / "a.jpg")), "--model", model, "-q"]) == 0
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -27,12 +27,12 @@ EPILOG = """examples:
   cd train/configs, or give the whole path of a configuration:
   python -m train cache    --config small-fast.toml --data photos --teacher u2netp.safetensors
   python -m train prune    --config small-fast.toml --weights u2netp.safetensors --out start.safetensors
-  python -m train distill  --config small-fast.toml --start start.safetensors --out build/train/small-fast
+  python -m train distill  --config small-fast.toml --start start.safetensors --teacher u2netp.safetensors
   python -m train finetune --config finetune.toml --data portraits --out build/train/portraits
-  torchrun --nproc-per-node 2 -m train distill --config lite.toml --start start.safetensors
+  torchrun --nproc-per-node 2 -m train distill --config lite.toml --start start.safetensors --teacher u2netp.safetensors
 
-A killed run is continued by the same command. --out then holds weights.safetensors (float16, the averaged weights),
-state.pt (to continue from), log.csv and curve.svg.
+A killed run is continued by the same command. --out (default build/train/MODEL) then holds weights.safetensors
+(float16, the averaged weights), state.pt (to continue from), log.csv and curve.svg.
 """
 CACHE = Path("build/train/cache")
 WEIGHTS = Path(__file__).resolve().parent.parent / "u2net" / "weights"

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -114,9 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(fetch(arguments[1:]))
     options = _parser().parse_args(arguments)
     try:
-        with suppress(ValueError):  # not in the main thread, where signals are the caller's affair
-            signal.signal(signal.SIGTERM, _interrupt)
-        return _run(options)
+        with _termination_interrupts():
+            return _run(options)
     except U2NetError as error:
         _say_error(str(error))
         return 1
@@ -134,8 +133,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+@contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """Within the block SIGTERM ends the work as Ctrl-C does, with nothing half-written."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not in the main thread, where signals are the caller's affair
+        yield
+        return
+    try:
+        yield
+    finally:
+        if before is not None:  # None is a handler that is not of Python
+            signal.signal(signal.SIGTERM, before)
 
 
 def _one_line(text: str) -> str:

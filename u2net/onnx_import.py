@@ -23,7 +23,7 @@ import torch
 from .checkpoint import model_from_tensors
 from .errors import CheckpointError, ModelError
 from .model import STAGES, U2Net
-from .onnx_scan import scan
+from .onnx_scan import QUANTIZED_OPERATORS, scan
 from .preprocess import normalise
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class _Reader:
         if node.op_type in ("Conv", "FusedConv"):
             self._convolution(node)
             return
-        if node.op_type in ("ConvInteger", "QLinearConv", "DequantizeLinear", "QuantizeLinear"):
+        if node.op_type in QUANTIZED_OPERATORS:
             raise _Mismatch("it is quantized; take the float model that it was made from")
         if node.op_type == "BatchNormalization":
             self._batch_norm(node)

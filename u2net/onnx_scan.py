@@ -12,7 +12,12 @@ from dataclasses import dataclass, field
 
 from .errors import ModelError
 
-__all__ = ["OnnxSummary", "scan"]
+__all__ = ["QUANTIZED_OPERATORS", "OnnxSummary", "scan"]
+
+#: One of these in a graph says that it is quantized.
+QUANTIZED_OPERATORS = frozenset(
+    ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger")
+)
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_DEPTH = 16  # of subgraphs inside nodes; U²-Net has none
