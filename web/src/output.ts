@@ -90,13 +90,13 @@ class Layers {
 function canvasSink(options: SinkOptions, behind: Painter | undefined): Sink {
   const { width, height, output, quality = QUALITY[output] } = options;
   const canvas = new OffscreenCanvas(width, height);
-  const context = canvas.getContext("2d", { willReadFrequently: true });
+  // Colours and alpha of a WebP are encoded apart.
+  const apart = output === "webp" && !behind;
+  const context = canvas.getContext("2d", { willReadFrequently: true, alpha: !apart && output !== "jpeg" });
   if (!context) throw new EncodeError(`this browser has no canvas of ${width}×${height}`);
   behind?.(context);
   const front = new OffscreenCanvas(1, 1);
   const frontContext = front.getContext("2d", { willReadFrequently: true })!;
-  // Colours and alpha of a WebP are encoded apart.
-  const apart = output === "webp" && !behind;
   return {
     async write(y, rgba) {
       const rows = rgba.length / 4 / width;
@@ -143,18 +143,18 @@ function makeOpaque(rgba: Uint8ClampedArray<ArrayBuffer>, width: number, rows: n
     const bottom = Math.min(rows, top + BLOCK);
     for (let left = 0; left < width; left += BLOCK) {
       const right = Math.min(width, left + BLOCK);
-      let lowest = 255;
-      let highest = 0;
+      let all = -1; // bits that all pixels have, and that any has
+      let any = 0;
       for (let y = top; y < bottom; y++) {
         for (let i = y * width + left, end = y * width + right; i < end; i++) {
-          const a = words[i] >>> 24;
-          if (a < lowest) lowest = a;
-          if (a > highest) highest = a;
+          const word = words[i] | 0;
+          all &= word;
+          any |= word;
         }
       }
-      if (lowest === 255) continue;
+      if (all >>> 24 === 255) continue;
       let fill = 0xff000000;
-      if (lowest === 0 && highest > 0) {
+      if (any >>> 24) {
         let [r, g, b, weight] = [0, 0, 0, 0];
         for (let y = top; y < bottom; y++) {
           for (let p = (y * width + left) * 4, end = (y * width + right) * 4; p < end; p += 4) {

@@ -108,12 +108,8 @@ export class Pipeline {
       timings.refineMs += clock();
       const line = new Float32Array(width);
       const finish = (values: Float32Array, rgba: Uint8ClampedArray, at: number, y: number, first = 0, end = width): void => {
-        const from = y * width;
-        if (!source.mayBeTransparent) {
-          for (let x = first; x < end; x++) if (values[x] > 0) alpha[from + x] = values[x] === 1 ? 255 : toAlpha(values[x]);
-        } else {
-          for (let x = first, p = at + first * 4 + 3; x < end; x++, p += 4) alpha[from + x] = toAlpha(values[x] * (rgba[p] / 255));
-        }
+        if (source.mayBeTransparent) alphaWithin(values, rgba, at, alpha, y * width, first, end);
+        else alphaOf(values, alpha, y * width, first, end);
       };
       let values: Float32Array | undefined = settings.feather > 0 ? new Float32Array(width * height) : undefined;
       for (const { y, rows } of bands(width, height)) {
@@ -245,6 +241,20 @@ function boxes(width: number, height: number, k: number): BoxReduce {
 function isOpaque(rgba: Uint8ClampedArray): boolean {
   for (let p = 3; p < rgba.length; p += 4) if (rgba[p] !== 255) return false;
   return true;
+}
+
+// Loops of their own, for engines compile functions that are called again, not each loop of a long one.
+
+/** One row of the matte in 8 bits, its columns from `first` to before `end`, into `alpha` from `from` on. */
+function alphaOf(values: Float32Array, alpha: Uint8Array, from: number, first: number, end: number): void {
+  for (let x = first; x < end; x++) alpha[from + x] = toAlpha(values[x]);
+}
+
+/** `alphaOf`, times the transparency that the row's pixels have, which are `rgba` from `at` on. */
+function alphaWithin(
+  values: Float32Array, rgba: Uint8ClampedArray, at: number, alpha: Uint8Array, from: number, first: number, end: number,
+): void {
+  for (let x = first, p = at + first * 4 + 3; x < end; x++, p += 4) alpha[from + x] = toAlpha(values[x] * (rgba[p] / 255));
 }
 
 /** The matte into a row of RGBA; where it is 0 nothing of the background is carried along. */

@@ -75,16 +75,21 @@ export class BoxReduce {
     // One load a pixel, and one kind of array: engines compile a loop that sees two kinds for neither.
     const words = this.channels === 3 ? new Uint32Array(band.buffer, band.byteOffset, band.byteLength >> 2) : undefined;
     const grey = new Uint8Array(band.buffer, band.byteOffset, band.byteLength);
-    if (words && this.kx === 1 && this.ky === 1) {
-      this.#copy(words, rows * this.sourceWidth);
+    const { sourceWidth, kx, ky } = this;
+    if (words && kx === 1 && ky === 1) {
+      this.#copy(words, rows * sourceWidth);
       this.#y += rows;
       return;
     }
-    for (let row = 0; row < rows; row++, this.#y++) {
-      if (words) addColours(words, row * this.sourceWidth, this.sourceWidth, this.kx, this.#sums);
-      else addGrey(grey, row * this.sourceWidth, this.sourceWidth, this.kx, this.#sums);
-      const filled = (this.#y % this.ky) + 1;
-      if (filled === this.ky || this.#y === this.sourceHeight - 1) this.#flush(Math.floor(this.#y / this.ky), filled);
+    const most = Math.max(1, Math.floor(ROOM / kx));
+    for (let row = 0; row < rows;) {
+      const filled = this.#y % ky;
+      const count = Math.min(ky - filled, rows - row, most);
+      if (words) addColours(words, row * sourceWidth, sourceWidth, count, kx, this.#sums);
+      else addGrey(grey, row * sourceWidth, sourceWidth, count, kx, this.#sums);
+      row += count;
+      this.#y += count;
+      if (filled + count === ky || this.#y === this.sourceHeight) this.#flush(Math.floor((this.#y - 1) / ky), filled + count);
     }
   }
 
@@ -112,32 +117,37 @@ export class BoxReduce {
   }
 }
 
-/** One row of RGBA words (0xAABBGGRR), from `at` on, into the sums of its blocks. */
-function addColours(words: Uint32Array, at: number, width: number, kx: number, sums: Uint32Array): void {
-  for (let x = 0, to = 0; x < width; x += kx, to += 3) {
-    const end = at + Math.min(kx, width - x);
-    while (at < end) {
-      // Red and blue side by side in one number, which is room enough for 256 pixels.
-      const stop = Math.min(end, at + 256);
-      let redBlue = 0;
+const ROOM = 257; // pixels whose 8 bits add up to 16
+
+/** Rows of RGBA words (0xAABBGGRR), from `at` on, into the sums of their blocks; of a block at most ROOM pixels, or one row. */
+function addColours(words: Uint32Array, at: number, width: number, rows: number, kx: number, sums: Uint32Array): void {
+  for (let x = 0, to = 0; x < width; to += 3) {
+    for (const end = Math.min(x + kx, width); x < end;) {
+      const count = Math.min(ROOM, end - x);
+      let redBlue = 0; // side by side in one number
       let green = 0;
-      for (; at < stop; at++) {
-        const word = words[at];
-        redBlue += word & 0xff00ff;
-        green += (word >>> 8) & 0xff;
+      for (let row = 0, first = at + x; row < rows; row++, first += width) {
+        for (let i = first, stop = first + count; i < stop; i++) {
+          const word = words[i];
+          redBlue = (redBlue + (word & 0xff00ff)) | 0;
+          green = (green + ((word >>> 8) & 0xff)) | 0;
+        }
       }
       sums[to] += redBlue & 0xffff;
       sums[to + 1] += green;
       sums[to + 2] += redBlue >>> 16;
+      x += count;
     }
   }
 }
 
-function addGrey(values: Uint8Array, at: number, width: number, kx: number, sums: Uint32Array): void {
+function addGrey(values: Uint8Array, at: number, width: number, rows: number, kx: number, sums: Uint32Array): void {
   for (let x = 0, to = 0; x < width; x += kx, to++) {
-    const end = at + Math.min(kx, width - x);
+    const count = Math.min(kx, width - x);
     let sum = 0;
-    for (; at < end; at++) sum += values[at];
+    for (let row = 0, first = at + x; row < rows; row++, first += width) {
+      for (let i = first, stop = first + count; i < stop; i++) sum += values[i];
+    }
     sums[to] += sum;
   }
 }

@@ -201,8 +201,9 @@ class Stretch {
 
 /** 8 bits: floor(255 · v + 0.5) in float32, clipped. */
 export function toAlpha(value: number): number {
-  const scaled = Math.fround(Math.fround(Math.fround(value) * 255) + 0.5);
-  return scaled >= 255 ? 255 : scaled > 0 ? scaled | 0 : 0;
+  // Clipped as a whole number: noise around 0 and 1 would be branches that processors could not predict.
+  const scaled = Math.fround(Math.fround(Math.fround(value) * 255) + 0.5) | 0;
+  return scaled > 255 ? 255 : scaled > 0 ? scaled : 0;
 }
 
 // ---- 3. Edges -------------------------------------------------------------------------------------------------------
@@ -775,6 +776,9 @@ export function colourFactor(height: number, width: number): number {
   return workingFactor(height, width, COLOUR_SIDE);
 }
 
+const UNIT = Float64Array.from({ length: 256 }, (_, value) => value / 255);
+const SHARE = UNIT.map((a) => a / (a * a + (1 - a) * (1 - a))); // of what is left over in a colour, the subject's
+
 /** Colours of the subject alone, row by row; picture and matte are given on the colours' working grid. */
 export class ForegroundRows {
   readonly #estimates: Stretch;
@@ -789,34 +793,39 @@ export class ForegroundRows {
   row(y: number, rgba: Uint8ClampedArray, at: number, alpha: Uint8Array, from: number): void {
     const stretch = this.#estimates;
     let line: Float32Array | undefined;
-    const { width } = this;
-    let first = 0;
-    while (first < width && alpha[from + first] === 0) first++;
-    let last = width;
-    while (last > first && alpha[from + last - 1] === 0) last--;
-    rgba.fill(0, at, at + first * 4);
-    rgba.fill(0, at + last * 4, at + width * 4);
-    for (let x = first, p = at + first * 4; x < last; x++, p += 4) {
-      const a8 = alpha[from + x];
-      rgba[p + 3] = a8;
-      if (a8 === 255) continue;
+    const { left, right, weight } = stretch.horizontal;
+    const end = from + this.width;
+    for (let i = from, p = at; i < end;) {
+      const a8 = alpha[i];
       if (a8 === 0) {
-        rgba[p] = rgba[p + 1] = rgba[p + 2] = 0;
+        const start = p;
+        do p += 4; while (++i < end && alpha[i] === 0);
+        rgba.fill(0, start, p);
+        continue;
+      }
+      if (a8 === 255) {
+        do {
+          rgba[p + 3] = 255;
+          p += 4;
+        } while (++i < end && alpha[i] === 255);
         continue;
       }
       line ??= stretch.line(y);
-      const { left, right, weight } = stretch.horizontal;
+      const x = i - from;
       const l = left[x] * 6;
       const r = right[x] * 6;
       const w = weight[x];
-      const a = a8 / 255;
-      const share = a / (a * a + (1 - a) * (1 - a));
+      const a = UNIT[a8];
+      const share = SHARE[a8];
       for (let c = 0; c < 3; c++) {
         const f = line[l + c] + (line[r + c] - line[l + c]) * w;
         const b = line[l + 3 + c] + (line[r + 3 + c] - line[l + 3 + c]) * w;
-        // A clamped array rounds to the nearest; floor(v + 0.5) differs from that only at exact halves.
-        rgba[p + c] = Math.floor((f + share * (rgba[p + c] / 255 - a * f - (1 - a) * b)) * 255 + 0.5);
+        // floor(v + 0.5): where cutting off differs, below 0, the clamped array makes both 0.
+        rgba[p + c] = ((f + share * (UNIT[rgba[p + c]] - a * f - (1 - a) * b)) * 255 + 0.5) | 0;
       }
+      rgba[p + 3] = a8;
+      p += 4;
+      i++;
     }
   }
 }

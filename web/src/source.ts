@@ -75,7 +75,8 @@ async function fitted(bitmap: ImageBitmap): Promise<ImageBitmap> {
 function fromBitmap(bitmap: ImageBitmap, mayBeTransparent: boolean, notes: string[]): Source {
   const { width, height } = bitmap;
   const canvas = new OffscreenCanvas(1, 1);
-  const context = canvas.getContext("2d", { willReadFrequently: true })!; // in main memory: it is read, never shown
+  // In main memory: it is read, never shown. Without an alpha channel there is nothing to divide colours by.
+  const context = canvas.getContext("2d", { willReadFrequently: true, alpha: mayBeTransparent })!;
   return {
     width, height, notes, mayBeTransparent,
     read(y, rows) {
