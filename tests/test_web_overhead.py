@@ -24,7 +24,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.web_browser import WEB, call, chromium, host_of, launch, probe_bundle, real_bundle, tiny_bundle, web_dist  # noqa: F401
+from tests.web_browser import (  # noqa: F401
+    IMPORT,
+    call,
+    chromium,
+    host_of,
+    launch,
+    probe_bundle,
+    real_bundle,
+    tiny_bundle,
+    web_dist,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -140,6 +150,34 @@ def test_overhead(page: Page, size: str) -> None:
         assert min(best["overheadMs"], best["processorMs"]) <= BUDGET_MS[size, output] * SHARED_MACHINE
 
 
+def test_warming_up_ends_with_the_first_picture(chromium: Browser, tiny_bundle: Path) -> None:
+    """A worker that waits runs made-up pictures to the end, and none any more once a real one has come."""
+    with host_of(tiny_bundle) as host, chromium.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{host.origin}/app/")
+        with page.expect_worker() as started:
+            page.evaluate(
+                f"async () => {{ {IMPORT} window.made = api.createRemover({{ base: 'model/', device: 'wasm' }}) }}"
+            )
+        worker = started.value
+        worker.evaluate(
+            "() => { self.encoded = []; const { prototype } = OffscreenCanvas; const { convertToBlob } = prototype;"
+            "prototype.convertToBlob = function (options) {"
+            "  self.encoded.push(`${this.width} ${options.type}`); return convertToBlob.call(this, options) } }"
+        )
+        wanted = {"512 image/jpeg", "512 image/png", "512 image/webp"}
+        for _ in range(600):
+            if wanted <= set(worker.evaluate("() => self.encoded")):
+                break
+            page.wait_for_timeout(50)
+        assert wanted <= set(worker.evaluate("() => self.encoded"))
+        page.evaluate("async () => { await (await window.made).cutout(new ImageData(40, 30)) }")
+        encoded = worker.evaluate("() => self.encoded")
+        assert encoded[-1] == "40 image/png"
+        page.wait_for_timeout(500)
+        assert worker.evaluate("() => self.encoded") == encoded
+
+
 def renderer_memory(browser: Browser) -> tuple[float, float]:
     """Resident bytes of the largest renderer, now and at its peak."""
     found = [(0.0, 0.0)]
@@ -200,6 +238,10 @@ def main() -> None:
         with host_of(probe_bundle("probe")) as host:
             page = browser.new_page()
             page.goto(f"{host.origin}/app/")
+            data = PICTURES["1 MP"]()
+            measure(page, data, "png", 0)
+            page.wait_for_timeout(2000)  # as somebody looks for a picture, and the worker warms up
+            print(show("1 MP png, the first", measure(page, data, "png", 1)))
             for size, make in PICTURES.items():
                 data = make()
                 for output in ("png", "webp", "jpeg", "alpha"):

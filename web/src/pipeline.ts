@@ -24,6 +24,9 @@ const OUTPUTS = ["png", "webp", "jpeg", "alpha", "bitmap"];
 
 export type CreateOptions = Omit<RemoverOptions, "base" | "onProgress" | "signal" | "mode" | "worker"> & { base: string };
 
+/** What a picture needs of the engine. */
+export type Network = Pick<Engine, "run"> & { info: Pick<EngineInfo, "size" | "backend"> };
+
 export class Pipeline {
   private constructor(readonly engine: Engine) {}
 
@@ -65,108 +68,8 @@ export class Pipeline {
     return new Pipeline(engine);
   }
 
-  async cutout(picture: Picture, options: CutoutOptions, signal?: AbortSignal): Promise<CutoutResult> {
-    const settings = refinement(options.refine);
-    const { source, timings, clock, output, quality, background } = await begin(picture, options, signal);
-    try {
-      const { width, height } = source;
-      const { size } = this.info;
-      const read = reader(source);
-      const turn = async (): Promise<void> => {
-        await pause();
-        signal?.throwIfAborted();
-        clock(); // what others did meanwhile is nobody's part
-      };
-
-      // For the network, and for the working grids of edges and colours.
-      const resize = new NetworkResize(width, height, size);
-      const guided = settings.edges === "guided" ? boxes(width, height, workingFactor(height, width, settings.workingSide)) : undefined;
-      const estimate = settings.colours === "estimate" && output !== "alpha";
-      const k = colourFactor(height, width);
-      const colours = !estimate ? undefined : guided?.kx === k ? guided : boxes(width, height, k);
-      for (const { y, rows } of bands(width, height)) {
-        const rgba = read(y, rows);
-        timings.decodeMs += clock();
-        let flat = rgba;
-        if (source.mayBeTransparent && !isOpaque(rgba)) flattenOnWhite((flat = rgba.slice()));
-        resize.push(flat, rows);
-        timings.resizeMs += clock();
-        for (const grid of new Set([guided, colours])) grid?.push(rgba, rows);
-        timings.refineMs += clock();
-        await turn();
-      }
-      const input = resize.finish();
-      timings.resizeMs += clock();
-      const saliency = await this.engine.run(input);
-      timings.inferenceMs += clock();
-      signal?.throwIfAborted();
-
-      // The matte.
-      const alpha = new Uint8Array(width * height);
-      const grid = estimate ? new BoxReduce(width, height, k, k, 1) : undefined;
-      const matte = new MatteRows(width, height, clean(saliency, size, size, settings), size, size, settings, guided);
-      timings.refineMs += clock();
-      const line = new Float32Array(width);
-      const finish = (values: Float32Array, rgba: Uint8ClampedArray, at: number, y: number, first = 0, end = width): void => {
-        if (source.mayBeTransparent) alphaWithin(values, rgba, at, alpha, y * width, first, end);
-        else alphaOf(values, alpha, y * width, first, end);
-      };
-      let values: Float32Array | undefined = settings.feather > 0 ? new Float32Array(width * height) : undefined;
-      for (const { y, rows } of bands(width, height)) {
-        const rgba = read(y, rows);
-        timings.decodeMs += clock();
-        for (let row = 0; row < rows; row++) {
-          const at = row * width * 4;
-          const out = values ? values.subarray((y + row) * width, (y + row + 1) * width) : line;
-          matte.row(y + row, rgba, at, out);
-          if (!values) finish(out, rgba, at, y + row, matte.from, matte.to);
-        }
-        if (!values) grid?.push(alpha.subarray(y * width, (y + rows) * width), rows);
-        timings.refineMs += clock();
-        await turn();
-      }
-      if (values) {
-        values = feather(values, height, width, settings.feather);
-        for (const { y, rows } of bands(width, height)) {
-          const rgba = read(y, rows);
-          for (let row = 0; row < rows; row++) {
-            finish(values.subarray((y + row) * width, (y + row + 1) * width), rgba, row * width * 4, y + row);
-          }
-          grid?.push(alpha.subarray(y * width, (y + rows) * width), rows);
-        }
-        values = undefined;
-        timings.refineMs += clock();
-      }
-
-      // The colours, and out.
-      const sink = await openSink({ width, height, output, quality, background });
-      timings.encodeMs += clock();
-      const foreground = colours && grid ? new ForegroundRows(width, height, colours, grid) : undefined;
-      timings.refineMs += clock();
-      if (output !== "alpha") {
-        for (const { y, rows } of bands(width, height)) {
-          const rgba = read(y, rows, true);
-          timings.decodeMs += clock();
-          for (let row = 0; row < rows; row++) {
-            if (foreground) foreground.row(y + row, rgba, row * width * 4, alpha, (y + row) * width);
-            else putAlpha(rgba, row * width * 4, alpha, (y + row) * width, width);
-          }
-          timings.refineMs += clock();
-          await sink.write(y, rgba);
-          timings.compositeMs += clock();
-          await turn();
-        }
-      }
-      source.close();
-      const image = await sink.finish(alpha);
-      timings.encodeMs += clock();
-      timings.totalMs = performance.now() - timings.totalMs;
-      return {
-        image, alpha: { data: alpha, width, height }, width, height, timings, backend: this.info.backend, notes: source.notes,
-      };
-    } finally {
-      source.close();
-    }
+  cutout(picture: Picture, options: CutoutOptions, signal?: AbortSignal): Promise<CutoutResult> {
+    return cutout(this.engine, picture, options, signal);
   }
 
   async convert(picture: Picture, options: ConvertOptions, signal?: AbortSignal): Promise<ConvertResult> {
@@ -197,6 +100,111 @@ export class Pipeline {
 
   dispose(): Promise<void> {
     return this.engine.dispose();
+  }
+}
+
+/** One picture without its background. */
+export async function cutout(network: Network, picture: Picture, options: CutoutOptions, signal?: AbortSignal): Promise<CutoutResult> {
+  const settings = refinement(options.refine);
+  const { source, timings, clock, output, quality, background } = await begin(picture, options, signal);
+  try {
+    const { width, height } = source;
+    const { size } = network.info;
+    const read = reader(source);
+    const turn = async (): Promise<void> => {
+      await pause();
+      signal?.throwIfAborted();
+      clock(); // what others did meanwhile is nobody's part
+    };
+
+    // For the network, and for the working grids of edges and colours.
+    const resize = new NetworkResize(width, height, size);
+    const guided = settings.edges === "guided" ? boxes(width, height, workingFactor(height, width, settings.workingSide)) : undefined;
+    const estimate = settings.colours === "estimate" && output !== "alpha";
+    const k = colourFactor(height, width);
+    const colours = !estimate ? undefined : guided?.kx === k ? guided : boxes(width, height, k);
+    for (const { y, rows } of bands(width, height)) {
+      const rgba = read(y, rows);
+      timings.decodeMs += clock();
+      let flat = rgba;
+      if (source.mayBeTransparent && !isOpaque(rgba)) flattenOnWhite((flat = rgba.slice()));
+      resize.push(flat, rows);
+      timings.resizeMs += clock();
+      for (const grid of new Set([guided, colours])) grid?.push(rgba, rows);
+      timings.refineMs += clock();
+      await turn();
+    }
+    const input = resize.finish();
+    timings.resizeMs += clock();
+    const saliency = await network.run(input);
+    timings.inferenceMs += clock();
+    signal?.throwIfAborted();
+
+    // The matte.
+    const alpha = new Uint8Array(width * height);
+    const grid = estimate ? new BoxReduce(width, height, k, k, 1) : undefined;
+    const matte = new MatteRows(width, height, clean(saliency, size, size, settings), size, size, settings, guided);
+    timings.refineMs += clock();
+    const line = new Float32Array(width);
+    const finish = (values: Float32Array, rgba: Uint8ClampedArray, at: number, y: number, first = 0, end = width): void => {
+      if (source.mayBeTransparent) alphaWithin(values, rgba, at, alpha, y * width, first, end);
+      else alphaOf(values, alpha, y * width, first, end);
+    };
+    let values: Float32Array | undefined = settings.feather > 0 ? new Float32Array(width * height) : undefined;
+    for (const { y, rows } of bands(width, height)) {
+      const rgba = read(y, rows);
+      timings.decodeMs += clock();
+      for (let row = 0; row < rows; row++) {
+        const at = row * width * 4;
+        const out = values ? values.subarray((y + row) * width, (y + row + 1) * width) : line;
+        matte.row(y + row, rgba, at, out);
+        if (!values) finish(out, rgba, at, y + row, matte.from, matte.to);
+      }
+      if (!values) grid?.push(alpha.subarray(y * width, (y + rows) * width), rows);
+      timings.refineMs += clock();
+      await turn();
+    }
+    if (values) {
+      values = feather(values, height, width, settings.feather);
+      for (const { y, rows } of bands(width, height)) {
+        const rgba = read(y, rows);
+        for (let row = 0; row < rows; row++) {
+          finish(values.subarray((y + row) * width, (y + row + 1) * width), rgba, row * width * 4, y + row);
+        }
+        grid?.push(alpha.subarray(y * width, (y + rows) * width), rows);
+      }
+      values = undefined;
+      timings.refineMs += clock();
+    }
+
+    // The colours, and out.
+    const sink = await openSink({ width, height, output, quality, background });
+    timings.encodeMs += clock();
+    const foreground = colours && grid ? new ForegroundRows(width, height, colours, grid) : undefined;
+    timings.refineMs += clock();
+    if (output !== "alpha") {
+      for (const { y, rows } of bands(width, height)) {
+        const rgba = read(y, rows, true);
+        timings.decodeMs += clock();
+        for (let row = 0; row < rows; row++) {
+          if (foreground) foreground.row(y + row, rgba, row * width * 4, alpha, (y + row) * width);
+          else putAlpha(rgba, row * width * 4, alpha, (y + row) * width, width);
+        }
+        timings.refineMs += clock();
+        await sink.write(y, rgba);
+        timings.compositeMs += clock();
+        await turn();
+      }
+    }
+    source.close();
+    const image = await sink.finish(alpha);
+    timings.encodeMs += clock();
+    timings.totalMs = performance.now() - timings.totalMs;
+    return {
+      image, alpha: { data: alpha, width, height }, width, height, timings, backend: network.info.backend, notes: source.notes,
+    };
+  } finally {
+    source.close();
   }
 }
 

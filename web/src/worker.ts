@@ -2,6 +2,7 @@
 import { ConfigError, toMessage } from "./errors.js";
 import { Pipeline } from "./pipeline.js";
 import type { Answer, Request } from "./protocol.js";
+import { warmUp } from "./warmup.js";
 import type { ConvertResult, CutoutResult } from "./types.js";
 
 /** What is used of DedicatedWorkerGlobalScope, whose types cannot live beside the page's. */
@@ -17,6 +18,7 @@ if (scope.name.startsWith("em-pthread")) {
   void import("onnxruntime-web/wasm");
 } else {
   let pipeline: Pipeline | undefined;
+  let idle: AbortController | undefined; // aborted as soon as there is something to do
   let queue: Promise<unknown> = Promise.resolve();
   const running = new Map<number, AbortController>();
 
@@ -26,8 +28,10 @@ if (scope.name.startsWith("em-pthread")) {
     try {
       signal.throwIfAborted();
       if (request.type === "create") {
+        idle = new AbortController();
         pipeline = await Pipeline.create(request.options, (progress) => answer({ id, type: "progress", progress }), signal);
         answer({ id, type: "done", value: pipeline.info });
+        void warmUp(idle.signal);
         return;
       }
       if (!pipeline) throw new ConfigError("the model is not loaded");
@@ -50,6 +54,7 @@ if (scope.name.startsWith("em-pthread")) {
       running.get(data.id)?.abort();
       return;
     }
+    idle?.abort();
     const controller = new AbortController();
     running.set(data.id, controller);
     queue = queue.then(() => run(data, controller.signal));

@@ -1,0 +1,43 @@
+/**
+ * Small made-up pictures through everything but the network, while the page waits for its first: browsers compile what
+ * has run a few times, and the first picture of a person would be the one that waits for it.
+ */
+import { cutout, type Network } from "./pipeline.js";
+
+const [WIDTH, HEIGHT] = [512, 96]; // long enough that every grid reduces
+const WORKING_SIDE = 170; // for blocks of 3 × 3
+const SIZE = 64; // of the map
+const ROUNDS = 24;
+const REST_MS = 10; // for the compiler to catch up
+
+/** Orange is the subject, blue is not, and what lies between is unsure. */
+const COLOURS: Network = {
+  info: { size: SIZE, backend: "wasm" },
+  async run(picture) {
+    const map = new Float32Array(SIZE * SIZE);
+    for (let i = 0; i < map.length; i++) map[i] = Math.min(Math.max((picture[i * 3] - picture[i * 3 + 2]) / 256 + 0.4, 0), 1);
+    return map;
+  },
+};
+
+/** Ends when it is done or aborted, never with an error: nothing depends on it, and what fails here is told where it does. */
+export async function warmUp(signal: AbortSignal): Promise<void> {
+  try {
+    signal.throwIfAborted();
+    const canvas = new OffscreenCanvas(WIDTH, HEIGHT);
+    const context = canvas.getContext("2d")!;
+    const gradient = context.createLinearGradient(0, 0, WIDTH, HEIGHT);
+    for (const [at, colour] of [[0.2, "#3c6eb4"], [0.4, "#e67828"], [0.6, "#e67828"], [0.8, "#3c6eb4"]] as const) {
+      gradient.addColorStop(at, colour);
+    }
+    context.fillStyle = gradient;
+    context.fillRect(0, 0, WIDTH, HEIGHT);
+    const picture = await canvas.convertToBlob({ type: "image/jpeg" });
+    for (let round = 0; round < ROUNDS; round++) {
+      await cutout(COLOURS, picture, { output: round % 4 ? "png" : "webp", refine: { workingSide: WORKING_SIDE } }, signal);
+      await new Promise((wake) => setTimeout(wake, REST_MS));
+    }
+  } catch {
+    // Aborted, or as above.
+  }
+}
