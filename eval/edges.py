@@ -48,8 +48,9 @@ class Row:
 
     what: str
     preset: str
-    value: float
+    value: float  # the mean
     count: int
+    values: tuple[float, ...]  # of the single pictures, in the order of the data
 
 
 def ideal_map(alpha: FloatArray) -> FloatArray:
@@ -78,7 +79,7 @@ def measure_scenes(count: int, seed: int, presets: Sequence[str], kinds: Sequenc
                 for name, colours in (("kept", scene.rgb), ("estimated", estimate_foreground(scene.rgb, exact))):
                     difference = np.abs(colours[soft].astype(np.float32) - scene.foreground[soft])
                     sums[f"colour error of 255, {kind} scenes", name].append(float(difference.mean()))
-    return [Row(what, preset, float(np.mean(values)), len(values)) for (what, preset), values in sums.items()]
+    return [_row(what, preset, values) for (what, preset), values in sums.items()]
 
 
 def measure_masks(model: Path | None, data: Path, sets: Sequence[str], presets: Sequence[str]) -> Iterator[Row]:
@@ -107,11 +108,15 @@ def measure_masks(model: Path | None, data: Path, sets: Sequence[str], presets: 
                 for name in ("boundary_f", "boundary_iou", "mae"):
                     sums[f"{name}, {record.set_name}", preset].append(values[name])
     for (what, preset), values_of in sums.items():
-        yield Row(what, preset, float(np.mean(values_of)), len(values_of))
+        yield _row(what, preset, values_of)
+
+
+def _row(what: str, preset: str, values: Sequence[float]) -> Row:
+    return Row(what, preset, float(np.mean(values)), len(values), tuple(values))
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Rows as text, one line for each figure, with the change against the first column."""
+    """Rows as text, a line for each figure, with changes against the first column: of means, and of single pictures."""
     lines = []
     for what in dict.fromkeys(row.what for row in rows):
         here = [row for row in rows if row.what == what]
@@ -119,6 +124,10 @@ def table(rows: Sequence[Row]) -> str:
         cells = [f"{here[0].preset} {base:.4f}"]
         for row in here[1:]:
             change = f"{100 * (row.value / base - 1):+.1f} %" if base else "–"
+            pairs = zip(row.values, here[0].values, strict=True)
+            single = [100 * (value / plain - 1) for value, plain in pairs if plain]
+            if len(single) > 1:
+                change += f"; {min(single):+.1f} to {max(single):+.1f}"
             cells.append(f"{row.preset} {row.value:.4f} ({change})")
         lines.append(f"{what:42} n={here[0].count:<4} " + "   ".join(cells))
     return "\n".join(lines)

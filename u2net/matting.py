@@ -4,12 +4,13 @@ Levin, Lischinski & Weiss, "A Closed Form Solution to Natural Image Matting" (20
 colour model fits best. Notable choices:
 
 - The trimap is the mended map of `postprocess`, eroded: a pixel is known where everything within `MARGIN` of the
-  map's pixels is surely subject or surely background. Elsewhere the matte of the guided filter is a prior, weak or,
-  where the map is trusted, stronger than the colours, so that translucent subjects, which no trimap can know, keep
-  their opacity.
-- The system is solved on the working grid of `postprocess` (here with `MATTING_SIDE`), only around unknown pixels. As
-  there, back-projection takes care that the matte, averaged down again, gives a trusted map. The solution is brought
-  to full size by one pass of the guided filter, whose coefficients are the same local colour model.
+  map's pixels is surely subject or surely background. Only the others are solved for.
+- What the network says is asked for at the resolution at which it says it: the matte's means over the map's pixels are
+  to be the map, as far as that is trusted. So translucent subjects, which no trimap can know, keep their opacity.
+- The matte of the guided filter is a prior, the stronger the less of the map its colours explain nearby: where subject
+  and background are textured alike no local model of colour is right, and the large windows of the guided filter are.
+- The system is solved on the working grid of `postprocess` (here with `MATTING_SIDE`). What the solution changes there
+  is added to the guided filter's matte at full size.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -27,23 +29,31 @@ from .postprocess import (
     Fitted,
     Refinement,
     Upsampler,
-    apply_model,
-    bands_of,
     box_mean,
     fit_guided,
-    guided_coefficients,
+    guided_bands,
+    unexplained_share,
+    unsure,
 )
+
+if TYPE_CHECKING:
+    from scipy.sparse import csc_matrix, csr_matrix
 
 __all__ = ["MATTING_SIDE", "refine_matting", "solve_matte"]
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
 
-MATTING_SIDE = 800  # about the longest side of the working grid: a few seconds and 300 MB of work
+MATTING_SIDE = 1280  # about the longest side of the working grid: a few seconds of work
 SURE = 0.05  # a pixel is surely background under this, surely subject over 1 − this
 MARGIN = 1  # pixels of the map by which sure regions shrink: networks are surest where hair begins
-KNOWN_WEIGHT = 100.0  # of known pixels, as is usual for closed-form matting
-PRIOR_WEIGHT = (0.1, 30.0)  # of the prior elsewhere, for trust 0 and 1; the Laplacian's own weights are near 1
+# Chosen on procedural scenes; see docs/runner.md. The Laplacian's own weights are near 1.
+MAP_WEIGHT = 30.0  # of the matte's means over a trusted map's pixels
+PRIOR_WEIGHT = (0.05, 100.0)  # of the prior: least and most
+UNEXPLAINED = 0.005  # where colours leave this share of the map's variance unexplained the prior's weight is 1
+EPSILON = 1e-5  # of the Laplacian: variance of colour (of 1) below which a window counts as flat, as grain is
+_NEAR_RADIUS = 3  # in the map's pixels: over what "nearby" is averaged
+_STRIP_ROWS = 128  # of the Laplacian, which takes 400 bytes a pixel while it is built
 
 
 def refine_matting(rgb: ByteArray, saliency: FloatArray, settings: Refinement) -> Iterator[tuple[slice, FloatArray]]:
@@ -53,73 +63,85 @@ def refine_matting(rgb: ByteArray, saliency: FloatArray, settings: Refinement) -
     """
     height, width = rgb.shape[:2]
     fitted = fit_guided(rgb, saliency, replace(settings, working_side=MATTING_SIDE))
-    grid, k = fitted.grid, fitted.grid.k
-    solved = solve_matte(fitted)
-    q = solved
-    local = np.empty((0, *solved.shape), np.float32)
-    if k > 1:
-        local = guided_coefficients(grid.guide, solved, 2, settings.epsilon, 0.0, _unsure(solved) > 0)
-        q = solved + _unsure(solved) * (apply_model(local, grid.guide) - solved)
-    correction = grid.correction(q, _unsure(solved) > 0, fitted.mended, fitted.trust)
-    mattes = Upsampler(np.concatenate((solved[None], local)), height, width, (1 / k, 1 / k))
-    corrections = Upsampler(correction[None], height, width)
-    for band in bands_of(height, width):
-        p = mattes.rows(band, planes=slice(0, 1))[0]
-        moves = _unsure(p)
-        if k > 1:
-            guide = rgb[band].transpose(2, 0, 1) * np.float32(1 / 255)
-            p += moves * (apply_model(mattes.rows(band, planes=slice(1, 5)), guide) - p)
-        p += np.where(moves > 0, corrections.rows(band)[0], np.float32(0))
-        yield band, np.clip(p, 0, 1, out=p)
-
-
-def _unsure(p: FloatArray) -> FloatArray:
-    """As `postprocess.unsure`, for a matte that is already what it should be: flat regions stay exactly 0 and 1."""
-    return np.minimum(np.float32(1), 8 * (1 - np.abs(2 * p - 1)))
+    k = fitted.grid.k
+    change = Upsampler((solve_matte(fitted) - fitted.matte)[None], height, width, (1 / k, 1 / k))
+    for band, guided in guided_bands(rgb, fitted):
+        guided += change.rows(band)[0]
+        yield band, np.clip(guided, 0, 1, out=guided)
 
 
 def solve_matte(fitted: Fitted) -> FloatArray:
-    """The closed-form matte, float32 (h, w) in [0, 1], on the working grid of a fit of the guided filter."""
+    """The closed-form matte, float32 (h, w) in [0, 1], on the working grid of a fit of the guided filter.
+
+    Of the unknown pixels, with α₀ the guided filter's matte, L the matting Laplacian, D the means over the map's pixels
+    (cells), m the mended map and n the pixels of the grid to one of the map: the minimum of
+
+        αᵀ L α + w · |α − α₀|² + λ · n · trust · |D α − m|²        w = clip((ρ / ρ₀)², 0.05, 100)
+
+    where ρ is the share of m's variance that the linear models of windows of radius 2 on the cells leave over, both
+    averaged over windows of radius 3. Back-projection as in `postprocess` does the rest.
+    """
     try:
         import pymatting  # noqa: F401
     except ImportError:
         raise ConfigError("the preset 'best' needs pymatting: pip install 'u2net-remover[matting]'") from None
-    p = fitted.grid.sample(fitted.maps[0])
+    from scipy import sparse
+
+    grid = fitted.grid
+    solved = np.array(fitted.matte, order="C")
+    p = grid.sample(fitted.maps[0])
     flags = np.stack((p > 1 - SURE, p < SURE)).astype(np.float32)
     margin = max(1, round(MARGIN * float(np.sqrt(p.size / fitted.maps[0].size))))
-    known: npt.NDArray[np.bool_] = np.any(box_mean(flags, margin) > 0.999, axis=0)
-    solved = np.array(fitted.matte)
-    rows, columns = np.flatnonzero((~known).any(axis=1)), np.flatnonzero((~known).any(axis=0))
-    if rows.size == 0:  # nothing to find out
+    unknown: npt.NDArray[np.bool_] = ~np.any(box_mean(flags, margin) > 0.999, axis=0)
+    free = np.flatnonzero(unknown)
+    if free.size == 0 or min(p.shape) < 3:  # nothing to find out, or no room for the 3×3 windows
         return solved
-    part = (
-        slice(max(0, int(rows[0]) - 2), int(rows[-1]) + 3),
-        slice(max(0, int(columns[0]) - 2), int(columns[-1]) + 3),
-    )
-    if min(solved[part].shape) < 3:  # no room for the 3×3 windows
-        return solved
-    trust = fitted.grid.sample(fitted.grid.map_of_cells(fitted.trust))[part].astype(np.float64)
-    free = PRIOR_WEIGHT[0] * (PRIOR_WEIGHT[1] / PRIOR_WEIGHT[0]) ** trust
-    weights = np.where(known[part], KNOWN_WEIGHT, free)
+    before = solved.reshape(-1).astype(np.float64)
+    unexplained = unexplained_share(grid.cells_of_planes(grid.guide), fitted.mended, _NEAR_RADIUS)
+    weight = np.clip((unexplained / np.float32(UNEXPLAINED)) ** 2, *PRIOR_WEIGHT)
+    prior_weight = grid.sample(grid.map_of_cells(weight)).reshape(-1)[free].astype(np.float64)
+    means = sparse.csr_matrix(sparse.kron(*grid.cell_averages(), format="csr"))
+    map_weight = (MAP_WEIGHT * p.size / fitted.trust.size) * fitted.trust.reshape(-1).astype(np.float64)
+    missing = map_weight * (fitted.mended.reshape(-1) - means @ before)
+    means = means[:, free]
     with redirect_stdout(sys.stderr):  # pymatting prints advice, and standard output may carry a picture
-        refined = _solve(fitted.grid.pixels[part] / 255.0, solved[part].astype(np.float64), weights)
-    solved[part] = np.where(known[part], solved[part], refined)
-    return solved
+        laplacian = _laplacian_rows(grid.pixels, unknown)
+        right = means.T @ missing - laplacian @ before
+        system = laplacian[:, free] + sparse.diags(prior_weight) + means.T @ sparse.diags(map_weight) @ means
+        change = _solve(system.tocsc(), right)
+    solved.reshape(-1)[free] = np.clip(before[free] + np.nan_to_num(change), 0, 1)
+    moves = unknown & (unsure(solved) > 0)
+    correction = grid.sample(grid.correction(solved, moves, fitted.mended, fitted.trust))
+    return np.where(moves, np.clip(solved + correction, 0, 1), solved)
 
 
-def _solve(
-    picture: npt.NDArray[np.float64], prior: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]
-) -> FloatArray:
-    import scipy.sparse
-    import scipy.sparse.linalg
-    from pymatting import cf_laplacian, cg, ichol
+def _laplacian_rows(pixels: ByteArray, unknown: npt.NDArray[np.bool_]) -> csr_matrix:
+    """The rows of the matting Laplacian, sparse (n, h · w), for the n unknown pixels, in strips."""
+    from pymatting import cf_laplacian
+    from scipy import sparse
 
-    laplacian = cf_laplacian(picture, epsilon=1e-7, radius=1)
-    system = (laplacian + scipy.sparse.diags(weights.ravel())).tocsc()
-    right = (weights * prior).ravel()
+    height, width = unknown.shape
+    row_of = np.cumsum(unknown.reshape(-1)) - 1
+    count = int(row_of[-1]) + 1
+    total = sparse.csr_matrix((count, height * width))
+    for top in range(1, height - 1, _STRIP_ROWS):  # of the windows' centres
+        strip = slice(top - 1, min(top + _STRIP_ROWS, height - 1) + 1)
+        if not unknown[strip].any():
+            continue
+        part = cf_laplacian(pixels[strip] / 255.0, epsilon=9 * EPSILON, radius=1, is_known=~unknown[strip]).tocoo()
+        kept = (part.data != 0) & unknown[strip].reshape(-1)[part.row]
+        first = (top - 1) * width
+        entries = part.data[kept], (row_of[part.row[kept] + first], part.col[kept] + first)
+        total = total + sparse.csr_matrix(entries, total.shape)
+    return total
+
+
+def _solve(system: csc_matrix, right: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    from pymatting import cg, ichol
+    from scipy.sparse import linalg
+
     try:
-        preconditioner = ichol(system, discard_threshold=1e-3)
-        matte = cg(system, right, M=preconditioner, rtol=1e-5, maxiter=1000)
-    except ValueError:  # a picture of flat colours defeats the incomplete factorisation, a plain solver copes
-        matte = scipy.sparse.linalg.spsolve(system, right)
-    return np.clip(np.nan_to_num(matte), 0, 1).reshape(prior.shape).astype(np.float32)
+        solution = cg(system, right, M=ichol(system, discard_threshold=1e-3), rtol=1e-4, maxiter=1000)
+    except ValueError:  # a picture of flat colours may defeat the incomplete factorisation, a plain solver copes
+        solution = linalg.spsolve(system, right)
+    return np.asarray(solution)

@@ -51,11 +51,13 @@ __all__ = [
     "feather",
     "fill_holes",
     "fit_guided",
+    "guided_bands",
     "guided_coefficients",
     "keep_components",
     "matte",
     "mend_map",
     "to_alpha",
+    "unexplained_share",
     "unsure",
     "upsample_bands",
     "upsample_map",
@@ -72,8 +74,9 @@ COLOUR_RADII = (48, 16, 6, 2)
 # Chosen on procedural scenes, with exact maps and with those of `small` and `lite`; see docs/runner.md.
 _TRUST_RADIUS = 2  # of the windows in which a map is compared with the picture
 _TRUST_EPSILON = 1e-6
-_LEFT_OVER = 0.04  # ρ₀: exact maps have κ² · ρ of 1e-5 to 0.04, networks' mostly 0.02 to 0.3
-_EDGE_VARIANCE = 0.004  # v₀: a soft step from 0 to 1 has some 0.1, the inside of translucent things less than 0.001
+_BLURRED = 0.5  # κ₀: exact maps mostly have 0.03 to 0.42, networks' 0.3 to 0.8
+_LEFT_OVER = 0.008  # ρ₀: networks' maps have ρ of 0.02 to 0.13
+_EDGE_VARIANCE = 0.1  # v₀: at an edge from 0 to 1 the weighted variance is 0.25, at one from 0 to 0.6 it is 0.05
 _BAND_PIXELS = 1 << 17  # bands and, where little is to do, tiles of them: small enough for the processor's cache
 _TILE_ROWS, _TILE_COLUMNS = 32, 128
 
@@ -478,18 +481,16 @@ def mend_map(guide: FloatArray, cells: FloatArray, settings: Refinement) -> tupl
     better than its blurred self. So, with ρ(x) = (Σ variance that the linear model leaves over) / (Σ variance of x)
     over all windows of radius 2, unweighted, with an epsilon of 1e-6,
 
-        κ = ρ(p) / ρ(box mean of p, radius 1)        doubt = 1 − 1 / (1 + (κ² · ρ(p) / ρ₀)³)
+        κ = ρ(p) / ρ(box mean of p, radius 1)        doubt = (1 − 1 / (1 + (κ / κ₀)⁶)) · ρ(p)² / (ρ(p)² + ρ₀²)
 
-    Doubt helps only where the picture knows better, that is where colours tell subject and background apart: with E the
-    share of the variance that the guided filter of p in windows of radius `reach` explains,
+    Doubt helps only where the picture knows better, that is where colours tell subject and background apart and both
+    are near: with v the weighted variance of p in the windows of radius `reach` of the guided filter, and E the share
+    of it that the filter's model explains,
 
-        trust = 1 − doubt · E⁴
+        trust = 1 − doubt · E⁴ · v⁴ / (v⁴ + v₀⁴)
 
-    Then twice t = p + u · (q − p), with q that guided filter of t and
-
-        u = (1 − trust) · v / (v + v₀) · unsure(p)
-
-    where v is the map's variance in the windows above: what is in between over an area is translucent and stays so.
+    so that what ends in something translucent, and never reaches 1, is left as it is. Then twice t = p + u · (q − p),
+    with q that guided filter of t and u = (1 − trust) · unsure(p).
     """
     trust = np.ones_like(cells)
     moves = unsure(cells)
@@ -498,12 +499,15 @@ def mend_map(guide: FloatArray, cells: FloatArray, settings: Refinement) -> tupl
     around = _dilated(moves > 0, _TRUST_RADIUS + 1)
     sharp = _fit(guide, cells, _TRUST_RADIUS, _TRUST_EPSILON, 0.0, around)
     blurred = _fit(guide, box_mean(cells[None], 1)[0], _TRUST_RADIUS, _TRUST_EPSILON, 0.0, around)
-    left_over, when_blurred = _left_over(sharp), _left_over(blurred)
-    doubt = 1 - 1 / (1 + (left_over * (left_over / when_blurred) ** 2 / _LEFT_OVER) ** 3)
+    left_over = _left_over(sharp)
+    doubt = 1 - 1 / (1 + (left_over / _left_over(blurred) / _BLURRED) ** 6)
+    doubt *= left_over**2 / (left_over**2 + _LEFT_OVER**2)
     around = _dilated(moves > 0, settings.reach + 1)
     wide = _fit(guide, cells, settings.reach, settings.epsilon, settings.confidence, around)
-    trust -= np.float32(doubt) * (1 - wide.residual / (wide.variance + np.float32(1e-6))) ** 4
-    amount = (1 - trust) * sharp.variance / (sharp.variance + _EDGE_VARIANCE) * moves
+    explained = 1 - wide.residual / (wide.variance + np.float32(1e-6))
+    steep = wide.variance**4 / (wide.variance**4 + np.float32(_EDGE_VARIANCE**4))
+    trust -= np.float32(doubt) * explained**4 * steep
+    amount = (1 - trust) * moves
     mended = cells + amount * (apply_model(box_mean(wide.coefficients, settings.reach), guide) - cells)
     fitted = guided_coefficients(guide, mended, settings.reach, settings.epsilon, settings.confidence, moves > 0)
     return cells + amount * (apply_model(fitted, guide) - cells), trust
@@ -541,6 +545,11 @@ class WorkingGrid:
         """float32 (C, h, w) on the grid brought to the cells."""
         return cell_means(planes, *self._cells, self._cell_steps)
 
+    def cell_averages(self) -> tuple[DoubleArray, DoubleArray]:
+        """`cells_of_planes` as matrices: the cells of a plane X are A · X · Bᵀ, with A (rows, h) and B (columns, w)."""
+        (h, w), (rows, columns), (step_y, step_x) = self._shape, self._cells, self._cell_steps
+        return _cell_means_columns(np.eye(h), rows, step_y), _cell_means_columns(np.eye(w), columns, step_x)
+
     def map_of_cells(self, cells: FloatArray) -> FloatArray:
         """Differences on the cells brought to the map's pixels."""
         return resize_bilinear(cells, *self._map_shape)
@@ -555,6 +564,16 @@ class WorkingGrid:
             missing = trust * (mended - self.cells_of_planes(lifted[None])[0])
             correction += self.map_of_cells(missing)
         return correction
+
+
+def unexplained_share(guide: FloatArray, target: FloatArray, radius: int) -> FloatArray:
+    """How much of the variance of `target`, float32 (h, w), the colours (3, h, w) leave over nearby: 0 to 1.
+
+    In windows of radius 2 as in `mend_map`, variance and what is left of it averaged over windows of `radius`.
+    """
+    fit = _fit(guide, target, _TRUST_RADIUS, _TRUST_EPSILON, 0.0, np.ones(target.shape, bool))
+    left, variance = box_mean(np.stack((fit.residual, fit.variance)), radius) + np.float32(1e-6)
+    return np.asarray(left / variance)
 
 
 def _left_over(fit: _Fit) -> float:
@@ -604,8 +623,12 @@ def refine_guided(rgb: ByteArray, saliency: FloatArray, settings: Refinement) ->
     4. At full size the same with the picture / 255, p and c sampled from the map's pixels and a and b from the working
        grid, all bilinearly: clip(q + c, 0, 1), and p where u = 0.
     """
+    return guided_bands(rgb, fit_guided(rgb, saliency, settings))
+
+
+def guided_bands(rgb: ByteArray, fitted: Fitted) -> Iterator[tuple[slice, FloatArray]]:
+    """Part 4 of `refine_guided`."""
     height, width = rgb.shape[:2]
-    fitted = fit_guided(rgb, saliency, settings)
     k = fitted.grid.k
     coefficients = Upsampler(fitted.coefficients, height, width, (1 / k, 1 / k))
     maps = Upsampler(fitted.maps, height, width)
