@@ -177,6 +177,23 @@ def test_trusted_maps_are_kept_and_blurred_ones_mended() -> None:
     assert fitted.trust[edges].mean() < 0.5
     assert np.abs(fitted.mended - small).sum() < 0.9 * np.abs(blurred - small).sum()
     assert (postprocess.fit_guided(rgb, blurred, replace(BALANCED, reach=0)).trust == 1).all()
+    translucent = postprocess.fit_guided(rgb, blurred * np.float32(0.6), BALANCED)  # nowhere surely a subject
+    assert translucent.trust.min() > 0.85
+    np.testing.assert_allclose(translucent.mended, blurred * 0.6, atol=0.1)
+
+
+def test_best_is_no_worse_than_balanced() -> None:
+    pytest.importorskip("pymatting")
+    rgb, alpha, small = scene()
+    assert error(postprocess.matte(rgb, small, BEST), alpha) <= error(postprocess.matte(rgb, small, BALANCED), alpha)
+
+
+def test_cell_averages_are_cell_means() -> None:
+    rgb, _, _ = scene(412)
+    grid = postprocess.WorkingGrid(rgb, (100, 70), 640)
+    down, across = grid.cell_averages()
+    expected = grid.cells_of_planes(grid.guide)[1]
+    np.testing.assert_allclose(down @ grid.guide[1] @ across.T, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("preset", [BALANCED, BEST], ids=["balanced", "best"])

@@ -108,6 +108,7 @@ def solve_matte(fitted: Fitted) -> FloatArray:
         laplacian = _laplacian_rows(grid.pixels, unknown)
         right = means.T @ missing - laplacian @ before
         system = laplacian[:, free] + sparse.diags(prior_weight) + means.T @ sparse.diags(map_weight) @ means
+        del laplacian, means  # the system has what is needed of them
         change = _solve(system.tocsc(), right)
     solved.reshape(-1)[free] = np.clip(before[free] + np.nan_to_num(change), 0, 1)
     moves = unknown & (unsure(solved) > 0)
