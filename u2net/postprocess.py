@@ -74,9 +74,8 @@ COLOUR_RADII = (48, 16, 6, 2)
 # Chosen on procedural scenes, with exact maps and with those of `small` and `lite`; see docs/runner.md.
 _TRUST_RADIUS = 2  # of the windows in which a map is compared with the picture
 _TRUST_EPSILON = 1e-6
-_BLURRED = 0.5  # κ₀: exact maps mostly have 0.03 to 0.42, networks' 0.3 to 0.8
-_LEFT_OVER = 0.008  # ρ₀: networks' maps have ρ of 0.02 to 0.13
-_EDGE_VARIANCE = 0.1  # v₀: at an edge from 0 to 1 the weighted variance is 0.25, at one from 0 to 0.6 it is 0.05
+_LEFT_OVER = 0.04  # ρ₀: exact maps have κ² · ρ of 1e-5 to 0.04, networks' mostly 0.02 to 0.3
+_EDGE_VARIANCE = 0.004  # v₀: a soft step from 0 to 1 has some 0.1, the inside of translucent things less than 0.001
 _BAND_PIXELS = 1 << 17  # bands and, where little is to do, tiles of them: small enough for the processor's cache
 _TILE_ROWS, _TILE_COLUMNS = 32, 128
 
@@ -481,16 +480,18 @@ def mend_map(guide: FloatArray, cells: FloatArray, settings: Refinement) -> tupl
     better than its blurred self. So, with ρ(x) = (Σ variance that the linear model leaves over) / (Σ variance of x)
     over all windows of radius 2, unweighted, with an epsilon of 1e-6,
 
-        κ = ρ(p) / ρ(box mean of p, radius 1)        doubt = (1 − 1 / (1 + (κ / κ₀)⁶)) · ρ(p)² / (ρ(p)² + ρ₀²)
+        κ = ρ(p) / ρ(box mean of p, radius 1)        doubt = 1 − 1 / (1 + (κ² · ρ(p) / ρ₀)³)
 
-    Doubt helps only where the picture knows better, that is where colours tell subject and background apart and both
-    are near: with v the weighted variance of p in the windows of radius `reach` of the guided filter, and E the share
-    of it that the filter's model explains,
+    Doubt helps only where the picture knows better, that is where colours tell subject and background apart: with E the
+    share of the variance that the guided filter of p in windows of radius `reach` explains,
 
-        trust = 1 − doubt · E⁴ · v⁴ / (v⁴ + v₀⁴)
+        trust = 1 − doubt · E⁴
 
-    so that what ends in something translucent, and never reaches 1, is left as it is. Then twice t = p + u · (q − p),
-    with q that guided filter of t and u = (1 − trust) · unsure(p).
+    Then twice t = p + u · (q − p), with q that guided filter of t and
+
+        u = (1 − trust) · v / (v + v₀) · unsure(p)
+
+    where v is the map's variance in the windows above: what is in between over an area is translucent and stays so.
     """
     trust = np.ones_like(cells)
     moves = unsure(cells)
@@ -499,15 +500,12 @@ def mend_map(guide: FloatArray, cells: FloatArray, settings: Refinement) -> tupl
     around = _dilated(moves > 0, _TRUST_RADIUS + 1)
     sharp = _fit(guide, cells, _TRUST_RADIUS, _TRUST_EPSILON, 0.0, around)
     blurred = _fit(guide, box_mean(cells[None], 1)[0], _TRUST_RADIUS, _TRUST_EPSILON, 0.0, around)
-    left_over = _left_over(sharp)
-    doubt = 1 - 1 / (1 + (left_over / _left_over(blurred) / _BLURRED) ** 6)
-    doubt *= left_over**2 / (left_over**2 + _LEFT_OVER**2)
+    left_over, when_blurred = _left_over(sharp), _left_over(blurred)
+    doubt = 1 - 1 / (1 + (left_over * (left_over / when_blurred) ** 2 / _LEFT_OVER) ** 3)
     around = _dilated(moves > 0, settings.reach + 1)
     wide = _fit(guide, cells, settings.reach, settings.epsilon, settings.confidence, around)
-    explained = 1 - wide.residual / (wide.variance + np.float32(1e-6))
-    steep = wide.variance**4 / (wide.variance**4 + np.float32(_EDGE_VARIANCE**4))
-    trust -= np.float32(doubt) * explained**4 * steep
-    amount = (1 - trust) * moves
+    trust -= np.float32(doubt) * (1 - wide.residual / (wide.variance + np.float32(1e-6))) ** 4
+    amount = (1 - trust) * sharp.variance / (sharp.variance + _EDGE_VARIANCE) * moves
     mended = cells + amount * (apply_model(box_mean(wide.coefficients, settings.reach), guide) - cells)
     fitted = guided_coefficients(guide, mended, settings.reach, settings.epsilon, settings.confidence, moves > 0)
     return cells + amount * (apply_model(fitted, guide) - cells), trust

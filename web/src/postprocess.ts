@@ -50,11 +50,10 @@ const COLOUR_SIDE = 320; // working grid of the colours
 const COLOUR_RADII = [48, 16, 6, 2];
 const UNSURE = 1 / 512; // where a pixel would move by a smaller part the map is sure
 const UNMOVED = 1e-5; // where mending would move the map by less it does not
-const TRUST_RADIUS = 2; // these five as in the specification
+const TRUST_RADIUS = 2; // these four as in the specification
 const TRUST_EPSILON = 1e-6;
-const BLURRED = 0.5;
-const LEFT_OVER = 0.008;
-const EDGE_VARIANCE = 0.1;
+const LEFT_OVER = 0.04;
+const EDGE_VARIANCE = 0.004;
 
 /** The settings that are meant. Throws ConfigError where one cannot work. */
 export function refinement(option: RefineOption = "balanced"): Refinement {
@@ -527,27 +526,28 @@ function mendMap(guide: Float32Array, cells: Float32Array, height: number, width
   if (settings.reach === 0 || !unsure.includes(1)) return trust;
   const { reach, epsilon, confidence } = settings;
   const fit = new Float32Array(cells.length * 4);
-  const spread: Spread = { variance: new Float32Array(cells.length), residual: new Float32Array(cells.length) };
+  const spread = (): Spread => ({ variance: new Float32Array(cells.length), residual: new Float32Array(cells.length) });
   const unweighted = {
     radius: TRUST_RADIUS, epsilon: TRUST_EPSILON, confidence: 0, needed: dilate(unsure, height, width, TRUST_RADIUS + 1),
   };
-  const leftOver = (map: Float32Array): number => {
-    fitWindows(guide, map, height, width, unweighted, fit, spread);
-    return (sum(spread.residual) + 1e-9) / (sum(spread.variance) + 1e-9);
+  const leftOver = (map: Float32Array, of: Spread): number => {
+    fitWindows(guide, map, height, width, unweighted, fit, of);
+    return (sum(of.residual) + 1e-9) / (sum(of.variance) + 1e-9);
   };
-  const left = leftOver(cells);
-  const blurring = left / leftOver(boxMean(cells, height, width, 1, 1));
-  const doubt = (1 - 1 / (1 + (blurring / BLURRED) ** 6)) * (left ** 2 / (left ** 2 + LEFT_OVER ** 2));
+  const sharp = spread();
+  const wide = spread();
+  const blurred = leftOver(boxMean(cells, height, width, 1, 1), wide);
+  const left = leftOver(cells, sharp);
+  const doubt = 1 - 1 / (1 + (left * (left / blurred) ** 2 / LEFT_OVER) ** 3);
 
   const windows = { radius: reach, epsilon, confidence, needed: dilate(unsure, height, width, reach + 1) };
-  fitWindows(guide, cells, height, width, windows, fit.fill(0), spread);
+  fitWindows(guide, cells, height, width, windows, fit.fill(0), wide);
   const amount = new Float32Array(cells.length);
   const moving = new Uint8Array(cells.length);
   for (let i = 0; i < cells.length; i++) {
-    if (!windows.needed[i]) continue;
-    const steep = spread.variance[i] ** 4;
-    trust[i] -= doubt * (1 - spread.residual[i] / (spread.variance[i] + 1e-6)) ** 4 * (steep / (steep + EDGE_VARIANCE ** 4));
-    amount[i] = (1 - trust[i]) * unsureOf(cells[i]);
+    if (windows.needed[i]) trust[i] = 1 - doubt * (1 - wide.residual[i] / (wide.variance[i] + 1e-6)) ** 4;
+    else trust[i] = 1 - doubt;
+    amount[i] = (((1 - trust[i]) * sharp.variance[i]) / (sharp.variance[i] + EDGE_VARIANCE)) * unsureOf(cells[i]);
     if (amount[i] > UNMOVED) moving[i] = 1;
   }
   if (!moving.includes(1)) return trust;

@@ -123,19 +123,25 @@ export function codeLengths(frequencies: Uint32Array, limit: number): Uint8Array
     for (const symbol of symbols) lengths[symbol] = 1;
     return lengths;
   }
+  // Leaves by weight, then the nodes that join two of them, which come into being by weight: two queues, no more sorting.
+  symbols.sort((a, b) => frequencies[a] - frequencies[b]);
+  const count = symbols.length, root = 2 * count - 2;
+  const weights = new Float64Array(root + 1), parents = new Uint16Array(root + 1), depths = new Uint8Array(root + 1);
   // Raising the floor under rare symbols flattens the tree until it fits; the loss is far below a percent.
   for (let floor = 1; ; floor *= 2) {
-    let nodes = symbols.map((symbol) => ({ weight: Math.max(frequencies[symbol], floor), symbols: [symbol] }));
-    lengths.fill(0);
-    while (nodes.length > 1) {
-      nodes.sort((a, b) => b.weight - a.weight);
-      const [a, b] = [nodes.pop()!, nodes.pop()!];
-      const joined = { weight: a.weight + b.weight, symbols: [...a.symbols, ...b.symbols] };
-      for (const symbol of joined.symbols) lengths[symbol]++;
-      nodes.push(joined);
+    symbols.forEach((symbol, i) => (weights[i] = Math.max(frequencies[symbol], floor)));
+    let leaf = 0, joined = count;
+    const least = (end: number) => (leaf < count && (joined === end || weights[leaf] <= weights[joined]) ? leaf++ : joined++);
+    for (let node = count; node <= root; node++) {
+      const a = least(node), b = least(node);
+      weights[node] = weights[a] + weights[b];
+      parents[a] = parents[b] = node;
     }
-    if (lengths.every((length) => length <= limit)) return lengths;
+    for (let node = root - 1; node >= 0; node--) depths[node] = depths[parents[node]] + 1;
+    if (depths.every((depth) => depth <= limit)) break;
   }
+  symbols.forEach((symbol, i) => (lengths[symbol] = depths[i]));
+  return lengths;
 }
 
 /** Write code lengths as VP8L's "normal" prefix code; returns the codes, bit-reversed as the stream wants them. */
