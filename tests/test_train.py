@@ -428,7 +428,7 @@ def test_from_a_teacher_to_a_smaller_model(pairs: Path, tmp_path: Path, capsys: 
 
     assert main(["prune", *common, "--weights", teacher, "--out", start]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert figures["model"] == "lite" and figures["gmac_before"] > 15 * figures["gmac_after"]
+    assert figures["model"] == "lite" and figures["gmac_before"] > 9 * figures["gmac_after"]
     assert load_checkpoint(start).config == CONFIGS["lite"]
 
     assert main(["distill", *common, "--start", start, "--out", str(tmp_path / "run")]) == 1

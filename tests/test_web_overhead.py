@@ -43,7 +43,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("web")]
 
 BUDGET_MS = {("12 MP", "png"): 2000, ("12 MP", "webp"): 1200, ("1 MP", "png"): 200, ("1 MP", "webp"): 200}
 PEAK_BYTES = 700e6
-FIRST_VISIT_GZIP_BYTES = 5_500_000  # engine 3.7 MB, model in float 1.3 MB, page 0.13 MB; int8 and brotli make it 2.8 MB
+FIRST_VISIT_GZIP_BYTES = 6_000_000  # engine 3.7 MB, model in float 1.8 MB, page 0.13 MB; int8 and brotli make it 2.9 MB
 # Two test processes share the machine's caches and the halves of its cores: a ceiling against regressions. What a quiet
 # machine measures, against the budgets as they are, is in docs/web.md.
 SHARED_MACHINE = 1.5

@@ -125,8 +125,13 @@ SMALL_FAST = U2NetConfig(
     stem=2,
     first_pool=False,
 )
-#: An eighteenth of `small`'s multiplications: thin where the resolution is high, wider where a channel costs little.
-LITE = U2NetConfig("lite", _widths((8, 24), *[(12, 32)] * 9, (8, 24)), stem=2)
+#: A ninth of `small`'s multiplications: thin where the resolution is high, wide where a channel costs little.
+LITE = U2NetConfig(
+    "lite",
+    _widths((8, 16), (12, 32), *[(16, 40)] * 7, (12, 24), (8, 12)),
+    stem=2,
+    first_pool=False,
+)
 
 CONFIGS: dict[str, U2NetConfig] = {c.name: c for c in (FULL, SMALL, SMALL_FAST, LITE)}
 
