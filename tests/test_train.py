@@ -41,6 +41,12 @@ QUICK = TrainSettings(
 )
 
 
+@pytest.fixture(autouse=True)
+def _allocator_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`keep_freed_memory` is for a whole process, and other tests of this one measure memory."""
+    monkeypatch.setattr("train.loop.keep_freed_memory", lambda: None)
+
+
 def discs(folder: Path, count: int) -> Path:
     """`count` pictures of a bright disc on a dark ground, with their masks."""
     rng = np.random.default_rng(5)

@@ -38,6 +38,12 @@ RUN = TrainSettings(
 )
 
 
+@pytest.fixture(autouse=True)
+def _allocator_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`keep_freed_memory` is for a whole process, and other tests of this one measure memory."""
+    monkeypatch.setattr("train.loop.keep_freed_memory", lambda: None)
+
+
 def network(config: U2NetConfig, seed: int) -> U2Net:
     torch.manual_seed(seed)
     return U2Net(config).eval()
