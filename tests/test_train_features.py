@@ -19,7 +19,7 @@ from train.losses import LossWeights
 from u2net.errors import ConfigError
 from u2net.model import StageWidths, U2Net, U2NetConfig
 
-from .test_train import discs
+from .test_train import _allocator_as_it_is, discs  # noqa: F401  (the first is a fixture for every test)
 
 NARROW = U2NetConfig("narrow", (StageWidths(4, 8),) * 11, stem=2, first_pool=False)
 WIDE = U2NetConfig("wide", (StageWidths(4, 12),) * 11)
@@ -36,12 +36,6 @@ RUN = TrainSettings(
     save_every=3,
     loss=LossWeights(features=2.0),
 )
-
-
-@pytest.fixture(autouse=True)
-def _allocator_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`keep_freed_memory` is for a whole process, and other tests of this one measure memory."""
-    monkeypatch.setattr("train.loop.keep_freed_memory", lambda: None)
 
 
 def network(config: U2NetConfig, seed: int) -> U2Net:
