@@ -165,7 +165,7 @@ def test_warming_up_ends_with_the_first_picture(chromium: Browser, tiny_bundle: 
             "prototype.convertToBlob = function (options) {"
             "  self.encoded.push(`${this.width} ${options.type}`); return convertToBlob.call(this, options) } }"
         )
-        wanted = {"512 image/jpeg", "512 image/png", "512 image/webp"}
+        wanted = {"400 image/jpeg", "400 image/png", "400 image/webp"}
         for _ in range(600):
             if wanted <= set(worker.evaluate("() => self.encoded")):
                 break

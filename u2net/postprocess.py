@@ -464,9 +464,9 @@ def apply_model(coefficients: FloatArray, guide: FloatArray) -> FloatArray:
 
 
 def unsure(p: FloatArray) -> FloatArray:
-    """u = min(1, 4 · (1 − |2p − 1|)): how far a pixel may move; 0, where it would be under 1/512, the map is sure."""
+    """u = min(1, 4 · (1 − |2p − 1|)): how far a pixel may move; 0, where it would be under 1/64, the map is sure."""
     u = np.minimum(np.float32(1), 4 * (1 - np.abs(2 * p - 1)))
-    u[u < np.float32(1 / 512)] = 0
+    u[u < np.float32(1 / 64)] = 0
     return u
 
 

@@ -146,9 +146,9 @@ export async function cutout(network: Network, picture: Picture, options: Cutout
     const matte = new MatteRows(width, height, clean(saliency, size, size, settings), size, size, settings, guided);
     timings.refineMs += clock();
     const line = new Float32Array(width);
-    const finish = (values: Float32Array, rgba: Uint8ClampedArray, at: number, y: number, first = 0, end = width): void => {
-      if (source.mayBeTransparent) alphaWithin(values, rgba, at, alpha, y * width, first, end);
-      else alphaOf(values, alpha, y * width, first, end);
+    const finish = (values: Float32Array, rgba: Uint8ClampedArray, at: number, y: number, between: Int32Array, bounds: number): void => {
+      if (source.mayBeTransparent) alphaWithin(values, rgba, at, alpha, y * width);
+      else alphaOf(values, alpha, y * width, between, bounds);
     };
     let values: Float32Array | undefined = settings.feather > 0 ? new Float32Array(width * height) : undefined;
     for (const { y, rows } of bands(width, height)) {
@@ -158,18 +158,19 @@ export async function cutout(network: Network, picture: Picture, options: Cutout
         const at = row * width * 4;
         const out = values ? values.subarray((y + row) * width, (y + row + 1) * width) : line;
         matte.row(y + row, rgba, at, out);
-        if (!values) finish(out, rgba, at, y + row, matte.from, matte.to);
+        if (!values) finish(out, rgba, at, y + row, matte.between, matte.bounds);
       }
       if (!values) grid?.push(alpha.subarray(y * width, (y + rows) * width), rows);
       timings.refineMs += clock();
       await turn();
     }
     if (values) {
+      const whole = Int32Array.of(0, width);
       values = feather(values, height, width, settings.feather);
       for (const { y, rows } of bands(width, height)) {
         const rgba = read(y, rows);
         for (let row = 0; row < rows; row++) {
-          finish(values.subarray((y + row) * width, (y + row + 1) * width), rgba, row * width * 4, y + row);
+          finish(values.subarray((y + row) * width, (y + row + 1) * width), rgba, row * width * 4, y + row, whole, 2);
         }
         grid?.push(alpha.subarray(y * width, (y + rows) * width), rows);
       }
@@ -253,16 +254,19 @@ function isOpaque(rgba: Uint8ClampedArray): boolean {
 
 // Loops of their own, for engines compile functions that are called again, not each loop of a long one.
 
-/** One row of the matte in 8 bits, its columns from `first` to before `end`, into `alpha` from `from` on. */
-function alphaOf(values: Float32Array, alpha: Uint8Array, from: number, first: number, end: number): void {
-  for (let x = first; x < end; x++) alpha[from + x] = toAlpha(values[x]);
+/** One row of the matte in 8 bits into `alpha`, which is 0 there, from `from` on; `between` and `bounds` as in MatteRows. */
+function alphaOf(values: Float32Array, alpha: Uint8Array, from: number, between: Int32Array, bounds: number): void {
+  for (let i = 0, x = 0; i <= bounds; i += 2) {
+    const start = i < bounds ? between[i] : values.length;
+    if (x < start && values[x] === 1) alpha.fill(255, from + x, from + start);
+    if (i === bounds) break;
+    for (x = start; x < between[i + 1]; x++) alpha[from + x] = toAlpha(values[x]);
+  }
 }
 
 /** `alphaOf`, times the transparency that the row's pixels have, which are `rgba` from `at` on. */
-function alphaWithin(
-  values: Float32Array, rgba: Uint8ClampedArray, at: number, alpha: Uint8Array, from: number, first: number, end: number,
-): void {
-  for (let x = first, p = at + first * 4 + 3; x < end; x++, p += 4) alpha[from + x] = toAlpha(values[x] * (rgba[p] / 255));
+function alphaWithin(values: Float32Array, rgba: Uint8ClampedArray, at: number, alpha: Uint8Array, from: number): void {
+  for (let x = 0, p = at + 3; x < values.length; x++, p += 4) alpha[from + x] = toAlpha(values[x] * (rgba[p] / 255));
 }
 
 /** The matte into a row of RGBA; where it is 0 nothing of the background is carried along. */

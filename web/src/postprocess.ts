@@ -48,7 +48,8 @@ export type RefineOption = keyof typeof PRESETS | (Partial<Refinement> & { prese
 const SUPPORT = 0.1;
 const COLOUR_SIDE = 320; // working grid of the colours
 const COLOUR_RADII = [48, 16, 6, 2];
-const UNSURE = 1 / 512; // where a pixel would move by a smaller part the map is sure
+const UNSURE = 1 / 64; // where a pixel would move by a smaller part the map is sure
+const BETWEEN = 2; // neither 0 nor 1
 const UNMOVED = 1e-5; // where mending would move the map by less it does not
 const TRUST_RADIUS = 2; // these four as in the specification
 const TRUST_EPSILON = 1e-6;
@@ -209,8 +210,8 @@ export function toAlpha(value: number): number {
 // ---- 3. Edges -------------------------------------------------------------------------------------------------------
 
 /**
- * Box mean of interleaved channels, windows cut at the borders: running sums in float64, one row at a time. Rows without
- * a pixel in `needed` are left at 0.
+ * Box mean of interleaved channels, windows cut at the borders: running sums in float64, one row at a time. Where `needed`
+ * is 0 nothing is written.
  */
 export function boxMean(
   source: Float32Array, height: number, width: number, channels: number, radius: number, needed?: Uint8Array,
@@ -227,24 +228,33 @@ export function boxMean(
     if (last && leaves >= 0) for (let x = 0, at = margin + channels; x < stride; x++, at++) sums[at] += source[enters + x] - source[leaves + x];
     else if (last) for (let x = 0, at = margin + channels; x < stride; x++, at++) sums[at] += source[enters + x];
     else if (leaves >= 0) for (let x = 0, at = margin + channels; x < stride; x++, at++) sums[at] -= source[leaves + x];
-    if (y < 0 || (needed && !anyIn(needed, y * width, width))) continue;
+    if (y < 0) continue;
     const share = 1 / (Math.min(y + radius, height - 1) - Math.max(y - radius, 0) + 1);
-    if (channels === 4) slideFour(sums, radius, width, share, shares, out, y * stride);
-    else slide(sums, channels, radius, width, share, shares, out, y * stride);
+    for (let start = 0, stop = 0; start < width; start = stop) {
+      stop = width;
+      if (needed) {
+        while (start < width && needed[y * width + start] === 0) start++;
+        for (stop = start; stop < width && needed[y * width + stop] !== 0;) stop++;
+        if (start === stop) break;
+      }
+      if (channels === 4) slideFour(sums, radius, start, stop, share, shares, out, y * stride);
+      else slide(sums, channels, radius, start, stop, share, shares, out, y * stride);
+    }
   }
   return out;
 }
 
-/** One row of box means, from index `row` on, of the columns' sums. */
+/** Box means, of the columns' sums, for the columns from `start` to before `stop` of the row that begins at index `row`. */
 function slide(
-  sums: Float64Array, channels: number, radius: number, width: number, share: number, shares: Float64Array, out: Float32Array,
-  row: number,
+  sums: Float64Array, channels: number, radius: number, start: number, stop: number, share: number, shares: Float64Array,
+  out: Float32Array, row: number,
 ): void {
   for (let c = 0; c < channels; c++) {
     let running = 0;
-    let enter = (radius + 1) * channels + c;
-    for (let x = 0; x < radius; x++, enter += channels) running += sums[enter];
-    for (let x = 0, leave = c, to = row + c; x < width; x++, enter += channels, leave += channels, to += channels) {
+    let leave = start * channels + c; // `radius` + 1 further left in the picture
+    let enter = leave;
+    for (const end = leave + (2 * radius + 1) * channels; enter < end; enter += channels) running += sums[enter];
+    for (let x = start, to = row + leave; x < stop; x++, enter += channels, leave += channels, to += channels) {
       running += sums[enter] - sums[leave];
       out[to] = running * share * shares[x];
     }
@@ -253,26 +263,28 @@ function slide(
 
 /** `slide` for four channels at once, which takes a third of the time. */
 function slideFour(
-  sums: Float64Array, radius: number, width: number, share: number, shares: Float64Array, out: Float32Array, row: number,
+  sums: Float64Array, radius: number, start: number, stop: number, share: number, shares: Float64Array, out: Float32Array,
+  row: number,
 ): void {
   let r0 = 0, r1 = 0, r2 = 0, r3 = 0;
-  for (let x = -radius, enter = (radius + 1) * 4, leave = 0, to = row; x < width; x++, enter += 4) {
+  let leave = start * 4;
+  let enter = leave;
+  for (const end = leave + (2 * radius + 1) * 4; enter < end; enter += 4) {
     r0 += sums[enter];
     r1 += sums[enter + 1];
     r2 += sums[enter + 2];
     r3 += sums[enter + 3];
-    if (x < 0) continue;
-    r0 -= sums[leave];
-    r1 -= sums[leave + 1];
-    r2 -= sums[leave + 2];
-    r3 -= sums[leave + 3];
+  }
+  for (let x = start, to = row + leave; x < stop; x++, enter += 4, leave += 4, to += 4) {
+    r0 += sums[enter] - sums[leave];
+    r1 += sums[enter + 1] - sums[leave + 1];
+    r2 += sums[enter + 2] - sums[leave + 2];
+    r3 += sums[enter + 3] - sums[leave + 3];
     const scale = share * shares[x];
     out[to] = r0 * scale;
     out[to + 1] = r1 * scale;
     out[to + 2] = r2 * scale;
     out[to + 3] = r3 * scale;
-    leave += 4;
-    to += 4;
   }
 }
 
@@ -481,11 +493,6 @@ function clip(value: number): number {
   return (Math.abs(value) - Math.abs(value - 1) + 1) * 0.5;
 }
 
-function anyIn(mask: Uint8Array, from: number, count: number): boolean {
-  for (let i = from; i < from + count; i++) if (mask[i]) return true;
-  return false;
-}
-
 /** Every pixel within `radius` of one of the mask's, both ways. */
 function dilate(mask: Uint8Array, height: number, width: number, radius: number): Uint8Array<ArrayBuffer> {
   const out = new Uint8Array(mask.length);
@@ -545,8 +552,9 @@ function mendMap(guide: Float32Array, cells: Float32Array, height: number, width
   const amount = new Float32Array(cells.length);
   const moving = new Uint8Array(cells.length);
   for (let i = 0; i < cells.length; i++) {
-    if (windows.needed[i]) trust[i] = 1 - doubt * (1 - wide.residual[i] / (wide.variance[i] + 1e-6)) ** 4;
-    else trust[i] = 1 - doubt;
+    const explained = windows.needed[i] !== 0 ? 1 - wide.residual[i] / (wide.variance[i] + 1e-6) : 1;
+    const square = explained * explained; // engines are slow at **
+    trust[i] = 1 - doubt * square * square;
     amount[i] = (((1 - trust[i]) * sharp.variance[i]) / (sharp.variance[i] + EDGE_VARIANCE)) * unsureOf(cells[i]);
     if (amount[i] > UNMOVED) moving[i] = 1;
   }
@@ -631,9 +639,14 @@ export class MatteRows {
   readonly #map: Stretch;
   readonly #coefficients?: Stretch;
   readonly #threshold: number | null;
-  /** Columns that the last row was computed for. */
-  from = 0;
-  to = 0;
+  /** Columns of the picture that have each column of the map on their left: from its entry to before the next. */
+  readonly #columns: Int32Array;
+  /**
+   * Where the last row is in between: from each even entry, of the first `bounds`, to before the odd one that follows.
+   * What lies between those is 0 or 1 in 8 bits, all of one stretch alike.
+   */
+  readonly between: Int32Array;
+  bounds = 0;
 
   constructor(
     readonly width: number, height: number, saliency: Float32Array, mapHeight: number, mapWidth: number,
@@ -648,47 +661,52 @@ export class MatteRows {
       this.#coefficients = new Stretch(prepared.coefficients, h, w, 4, height, width, 1 / k, 1 / k);
     }
     this.#map = new Stretch(maps, mapHeight, mapWidth, channels, height, width, mapHeight / height, mapWidth / width);
+    this.#columns = new Int32Array(mapWidth + 1).fill(width);
+    for (let x = width - 1, column = mapWidth; x >= 0; x--) while (column > this.#map.horizontal.left[x] + 1) this.#columns[--column] = x + 1;
+    this.#columns[0] = 0;
+    this.between = new Int32Array(mapWidth + 2);
   }
 
-  /** Row `y` of the matte in [0, 1] into `out`, except where it is 0 (`from` and `to`); its pixels are `rgba` from `at` on. */
+  /** Row `y` of the matte in [0, 1] into `out`; its pixels are `rgba` from `at` on. */
   row(y: number, rgba: Uint8ClampedArray | Uint8Array, at: number, out: Float32Array): void {
-    const { horizontal: { left, right, weight }, channels } = this.#map;
     const line = this.#map.line(y);
-    this.#span(line);
-    const { from, to } = this;
-    let unsureFrom = -1; // the first of a run of columns that may be unsure
-    for (let x = from; x < to;) {
-      const column = left[x];
-      const a = line[column * channels];
-      const b = line[right[x] * channels];
-      const step = b - a;
-      if ((a <= UNSURE / 8 && b <= UNSURE / 8) || (a >= 1 - UNSURE / 8 && b >= 1 - UNSURE / 8)) {
-        if (unsureFrom >= 0) this.#refine(y, rgba, at, out, line, unsureFrom, x);
-        unsureFrom = -1;
-      } else if (unsureFrom < 0) unsureFrom = x;
-      do out[x] = a + step * weight[x]; while (++x < to && left[x] === column);
+    const { sourceWidth, channels } = this.#map;
+    const columns = this.#columns;
+    this.bounds = 0;
+    for (let column = 0; column < sourceWidth;) {
+      const start = columns[column];
+      const kind = this.#kind(line, column);
+      do column++; while (column < sourceWidth && this.#kind(line, column) === kind);
+      const end = columns[column];
+      if (kind !== BETWEEN) {
+        out.fill(kind, start, end);
+        continue;
+      }
+      this.#widen(line, start, end, out);
+      if (channels > 1 && start < end) this.#refine(y, rgba, at, out, line, start, end);
+      this.between[this.bounds++] = start; // though it may be empty, in pictures smaller than the map
+      this.between[this.bounds++] = end;
     }
-    if (unsureFrom >= 0) this.#refine(y, rgba, at, out, line, unsureFrom, to);
-    if (this.#threshold !== null) for (let x = from; x < to; x++) out[x] = out[x] >= this.#threshold ? 1 : 0;
+    if (this.#threshold !== null) for (let x = 0; x < out.length; x++) out[x] = out[x] >= this.#threshold ? 1 : 0;
   }
 
-  /** Outside of `from` … `to` the row is 0 in 8 bits, refined or not. */
-  #span(line: Float32Array): void {
-    this.from = 0;
-    this.to = this.width;
-    if (this.#threshold !== null) return; // it may be lower than any value that matters otherwise
+  /** What the pixels that have the map's `column` on their left are, refined or not: 0, 1 or BETWEEN. */
+  #kind(line: Float32Array, column: number): number {
     const { channels, sourceWidth } = this.#map;
-    let first = 0;
-    while (first < sourceWidth && line[first * channels] <= UNSURE / 8) first++;
-    let last = sourceWidth - 1;
-    while (last > first && line[last * channels] <= UNSURE / 8) last--;
-    if (first === sourceWidth) {
-      this.to = 0;
-      return;
+    const a = line[column * channels];
+    const b = column + 1 < sourceWidth ? line[(column + 1) * channels] : a;
+    // A threshold may be lower or higher than any value that matters otherwise.
+    if (this.#threshold === null && a <= UNSURE / 8 && b <= UNSURE / 8) return 0;
+    return this.#threshold === null && a >= 1 - UNSURE / 8 && b >= 1 - UNSURE / 8 ? 1 : BETWEEN;
+  }
+
+  /** The map for the columns from `first` to before `end`. */
+  #widen(line: Float32Array, first: number, end: number, out: Float32Array): void {
+    const { horizontal: { left, right, weight }, channels } = this.#map;
+    for (let x = first; x < end; x++) {
+      const a = line[left[x] * channels];
+      out[x] = a + (line[right[x] * channels] - a) * weight[x];
     }
-    const scale = this.width / sourceWidth;
-    this.from = Math.max(0, Math.floor((first - 1) * scale) - 1);
-    this.to = Math.min(this.width, Math.ceil((last + 2) * scale) + 1);
   }
 
   /** Step 3 for the columns from `first` to before `end`. */
@@ -803,11 +821,8 @@ export class ForegroundRows {
         rgba.fill(0, start, p);
         continue;
       }
-      if (a8 === 255) {
-        do {
-          rgba[p + 3] = 255;
-          p += 4;
-        } while (++i < end && alpha[i] === 255);
+      if (a8 === 255) { // as the picture's own transparency is, then
+        do p += 4; while (++i < end && alpha[i] === 255);
         continue;
       }
       line ??= stretch.line(y);
@@ -817,12 +832,9 @@ export class ForegroundRows {
       const w = weight[x];
       const a = UNIT[a8];
       const share = SHARE[a8];
-      for (let c = 0; c < 3; c++) {
-        const f = line[l + c] + (line[r + c] - line[l + c]) * w;
-        const b = line[l + 3 + c] + (line[r + 3 + c] - line[l + 3 + c]) * w;
-        // floor(v + 0.5): where cutting off differs, below 0, the clamped array makes both 0.
-        rgba[p + c] = ((f + share * (UNIT[rgba[p + c]] - a * f - (1 - a) * b)) * 255 + 0.5) | 0;
-      }
+      rgba[p] = frontColour(line[l], line[r], line[l + 3], line[r + 3], w, a, share, rgba[p]);
+      rgba[p + 1] = frontColour(line[l + 1], line[r + 1], line[l + 4], line[r + 4], w, a, share, rgba[p + 1]);
+      rgba[p + 2] = frontColour(line[l + 2], line[r + 2], line[l + 5], line[r + 5], w, a, share, rgba[p + 2]);
       rgba[p + 3] = a8;
       p += 4;
       i++;
@@ -830,43 +842,66 @@ export class ForegroundRows {
   }
 }
 
+/** F of one channel in 8 bits, with F̂ and B̂ between their left and right samples; what is under 0 the clamped array mends. */
+function frontColour(
+  f: number, fRight: number, b: number, bRight: number, weight: number, a: number, share: number, value: number,
+): number {
+  const front = f + (fRight - f) * weight;
+  const back = b + (bRight - b) * weight;
+  return ((front + share * (UNIT[value] - a * front - (1 - a) * back)) * 255 + 0.5) | 0; // floor, but under 0
+}
+
 /** F̂ and B̂ of the last level, six interleaved values a pixel. */
 function fuse(colours: Float32Array, matte: Uint8Array, height: number, width: number): Float32Array {
-  const estimates = new Float32Array(matte.length * 6);
   const front = new Float32Array(colours.length);
   const back = colours.slice();
   const weighted = new Float32Array(matte.length * 4);
-  const means = new Float32Array(matte.length * 4);
-  const frontWeight = Float64Array.from({ length: 256 }, (_, a) => (a / 255) ** 2);
-  const backWeight = Float64Array.from({ length: 256 }, (_, a) => (1 - a / 255) ** 4);
+  const [fronts, backs] = [new Float32Array(matte.length * 4), new Float32Array(matte.length * 4)];
+  const frontWeight = UNIT.map((a) => a ** 2);
+  const backWeight = UNIT.map((a) => (1 - a) ** 4);
   for (const radius of COLOUR_RADII) {
-    average(back, matte, backWeight, height, width, radius, weighted, means);
-    for (let i = 0, at = 0; i < matte.length; i++, at += 4) {
-      const clear = 1 - matte[i] / 255;
-      const scale = 1 / Math.max(1 - clear, 0.1);
-      for (let c = 0; c < 3; c++) {
-        const behind = means[at + c] * means[at + 3];
-        estimates[i * 6 + 3 + c] = behind;
-        front[i * 3 + c] = clip((colours[i * 3 + c] - clear * behind) * scale);
-      }
-    }
-    average(front, matte, frontWeight, height, width, radius, weighted, means);
-    for (let i = 0, at = 0; i < matte.length; i++, at += 4) {
-      const a = matte[i] / 255;
-      const clear = 1 - a;
-      const share = clear / (a * a + clear * clear);
-      for (let c = 0; c < 3; c++) {
-        const before = means[at + c] * means[at + 3];
-        const behind = estimates[i * 6 + 3 + c];
-        estimates[i * 6 + c] = before;
-        back[i * 3 + c] = clip(behind + share * (colours[i * 3 + c] - a * before - clear * behind));
-      }
+    average(back, matte, backWeight, height, width, radius, weighted, backs);
+    unmixFront(colours, matte, backs, front);
+    average(front, matte, frontWeight, height, width, radius, weighted, fronts);
+    unmixBack(colours, matte, fronts, backs, back);
+  }
+  const estimates = new Float32Array(matte.length * 6);
+  for (let i = 0, from = 0; i < estimates.length; i += 6, from += 4) {
+    for (let c = 0; c < 3; c++) {
+      estimates[i + c] = fronts[from + c];
+      estimates[i + 3 + c] = backs[from + c];
     }
   }
   return estimates;
 }
 
-/** Box means of colours weighted by what `weights` says for the matte, and 1 over those of the weights, into `means`. */
+const FRONT_SHARE = UNIT.map((a) => 1 / Math.max(a, 0.1));
+const BACK_SHARE = UNIT.map((a) => (1 - a) / (a * a + (1 - a) * (1 - a)));
+
+/** F from the picture and B̂. */
+function unmixFront(colours: Float32Array, matte: Uint8Array, backs: Float32Array, front: Float32Array): void {
+  for (let i = 0, p = 0, at = 0; i < matte.length; i++, p += 3, at += 4) {
+    const clear = 1 - UNIT[matte[i]];
+    const scale = FRONT_SHARE[matte[i]];
+    front[p] = clip((colours[p] - clear * backs[at]) * scale);
+    front[p + 1] = clip((colours[p + 1] - clear * backs[at + 1]) * scale);
+    front[p + 2] = clip((colours[p + 2] - clear * backs[at + 2]) * scale);
+  }
+}
+
+/** B from the picture, F̂ and B̂. */
+function unmixBack(colours: Float32Array, matte: Uint8Array, fronts: Float32Array, backs: Float32Array, back: Float32Array): void {
+  for (let i = 0, p = 0, at = 0; i < matte.length; i++, p += 3, at += 4) {
+    const a = UNIT[matte[i]];
+    const clear = 1 - a;
+    const share = BACK_SHARE[matte[i]];
+    back[p] = clip(backs[at] + share * (colours[p] - a * fronts[at] - clear * backs[at]));
+    back[p + 1] = clip(backs[at + 1] + share * (colours[p + 1] - a * fronts[at + 1] - clear * backs[at + 1]));
+    back[p + 2] = clip(backs[at + 2] + share * (colours[p + 2] - a * fronts[at + 2] - clear * backs[at + 2]));
+  }
+}
+
+/** Box means of colours weighted by what `weights` says for the matte, over those of the weights, into `means` (of four). */
 function average(
   source: Float32Array, matte: Uint8Array, weights: Float64Array, height: number, width: number, radius: number,
   weighted: Float32Array, means: Float32Array<ArrayBuffer>,
@@ -879,7 +914,12 @@ function average(
     weighted[at + 3] = weight;
   }
   boxMean(weighted, height, width, 4, radius, undefined, means);
-  for (let at = 3; at < means.length; at += 4) means[at] = 1 / (means[at] + 1e-5);
+  for (let at = 0; at < means.length; at += 4) {
+    const scale = 1 / (means[at + 3] + 1e-5);
+    means[at] *= scale;
+    means[at + 1] *= scale;
+    means[at + 2] *= scale;
+  }
 }
 
 /** Step 6 on a whole picture: RGBA with the matte, colours without the background's share, black where alpha is 0. */

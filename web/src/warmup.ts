@@ -4,8 +4,10 @@
  */
 import { cutout, type Network } from "./pipeline.js";
 
-const [WIDTH, HEIGHT] = [512, 96]; // long enough that every grid reduces
-const WORKING_SIDE = 170; // for blocks of 3 × 3
+// As pictures are: every grid reduces, has more pixels than the map, and fractions of them in a cell. Code that was
+// compiled for whole numbers would be thrown away with the first real picture.
+const [WIDTH, HEIGHT] = [400, 200];
+const WORKING_SIDE = 133; // for blocks of 3 × 3
 const SIZE = 64; // of the map
 const ROUNDS = 24;
 const REST_MS = 10; // for the compiler to catch up
@@ -24,6 +26,11 @@ const COLOURS: Network = {
 export async function warmUp(signal: AbortSignal): Promise<void> {
   try {
     signal.throwIfAborted();
+    // V8 compiles as if no buffer with two views were ever transferred, and throws away all that reads arrays once one is:
+    // that had better be now than with the first matte that is handed to the page.
+    const bytes = new Uint8Array(2);
+    bytes.subarray(1);
+    structuredClone(bytes, { transfer: [bytes.buffer] });
     const canvas = new OffscreenCanvas(WIDTH, HEIGHT);
     const context = canvas.getContext("2d")!;
     const gradient = context.createLinearGradient(0, 0, WIDTH, HEIGHT);
