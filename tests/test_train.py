@@ -41,12 +41,6 @@ QUICK = TrainSettings(
 )
 
 
-@pytest.fixture(autouse=True)
-def _allocator_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`keep_freed_memory` is for a whole process, and other tests of this one measure memory."""
-    monkeypatch.setattr("train.loop.keep_freed_memory", lambda: None)
-
-
 def discs(folder: Path, count: int) -> Path:
     """`count` pictures of a bright disc on a dark ground, with their masks."""
     rng = np.random.default_rng(5)
@@ -199,9 +193,9 @@ def test_a_cache_that_was_interrupted_equals_one_that_was_not(pairs: Path, tmp_p
 
 def test_the_flip_averaged_teacher_treats_left_as_right() -> None:
     pictures = (torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 255).to(torch.uint8)
-    run = prepare_teacher(tiny(2, replace(TINY, stem=1)), fast=False)
-    there = teacher_maps(run, pictures, flip=True, scales=())
-    back = teacher_maps(run, pictures.flip(-1), flip=True, scales=())
+    teacher = prepare_teacher(tiny(2, replace(TINY, stem=1)), fast=False)
+    there = teacher_maps(teacher, pictures, flip=True, scales=())
+    back = teacher_maps(teacher, pictures.flip(-1), flip=True, scales=())
     for a, b in zip(there, back, strict=True):
         torch.testing.assert_close(a, b.flip(-1), rtol=1e-4, atol=1e-5)
 

@@ -19,7 +19,7 @@ from train.losses import LossWeights
 from u2net.errors import ConfigError
 from u2net.model import StageWidths, U2Net, U2NetConfig
 
-from .test_train import _allocator_as_it_is, discs  # noqa: F401  (the first is a fixture for every test)
+from .test_train import discs
 
 NARROW = U2NetConfig("narrow", (StageWidths(4, 8),) * 11, stem=2, first_pool=False)
 WIDE = U2NetConfig("wide", (StageWidths(4, 12),) * 11)

@@ -14,6 +14,7 @@ Notable choices:
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -96,31 +97,34 @@ def _keep_float32(stage: RSU) -> None:
     stage.forward = in_float32  # type: ignore[method-assign]
 
 
-def prepare_teacher(model: U2Net, fast: bool) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """`model` as a function from a normalised batch to its native logits, on the model's device."""
-    model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def prepare_teacher(model: U2Net, fast: bool) -> U2Net:
+    """A copy of `model` to ask for maps or features: in evaluation mode and, with `fast`, fit to be run in 16 bits."""
+    model = copy.deepcopy(model).eval().requires_grad_(False)
     if fast:
         for name in STAGE_NAMES:
             stage = model.get_submodule(name)
             largest = max(float(p.abs().max()) for n, p in stage.named_parameters() if n.endswith("bias"))
             if largest > LARGE_BIAS and isinstance(stage, RSU):
                 _keep_float32(stage)
-    device = next(model.parameters()).device
+    prepared: U2Net = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return prepared
 
-    def run(x: Tensor) -> tuple[Tensor, ...]:
-        x = x.to(device).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16) if fast else nullcontext():
-            return tuple(m.float() for m in model.native_logits(x))
 
-    return run
+@torch.inference_mode()
+def _logits(teacher: U2Net, x: Tensor, fast: bool) -> list[Tensor]:
+    device = next(teacher.parameters()).device
+    x = x.to(device).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(device.type, torch.bfloat16) if fast else nullcontext():
+        return [m.float() for m in teacher.native_logits(x)]
 
 
 def teacher_maps(
-    teacher: Callable[[Tensor], tuple[Tensor, ...]], pictures: Tensor, flip: bool, scales: Sequence[int]
+    teacher: U2Net, pictures: Tensor, flip: bool, scales: Sequence[int], fast: bool = False
 ) -> list[Tensor]:
-    """The teacher's seven probability maps (N, 1, s, s) of uint8 (N, 3, S, S), averaged in the logits' domain.
+    """The seven probability maps (N, 1, s, s) of uint8 (N, 3, S, S), averaged in the logits' domain.
 
-    `scales` are further input sides in pixels beside S; their maps are resized to those of S.
+    `teacher` is what `prepare_teacher` gave for the same `fast`, which is bfloat16; `scales` are further input sides in
+    pixels beside S; their maps are resized to those of S.
     """
     size = pictures.shape[-1]
     total: list[Tensor] = []
@@ -130,7 +134,7 @@ def teacher_maps(
         if side != size:
             x = F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
         for mirrored in (False, True) if flip else (False,):
-            maps = list(teacher(x.flip(-1) if mirrored else x))
+            maps = _logits(teacher, x.flip(-1) if mirrored else x, fast)
             if mirrored:
                 maps = [m.flip(-1) for m in maps]
             passes += 1
@@ -196,7 +200,7 @@ def build_cache(
     if about != {"size": size, "stems": stems, "settings": settings}:
         raise DataError(f"{folder} holds a cache of other pictures or settings; give another folder")
     cache = Cache.open(folder, "r+")
-    run = prepare_teacher(teacher, fast) if teacher else None
+    prepared = prepare_teacher(teacher, fast) if teacher else None
     order = np.random.default_rng(seed).permutation(len(stems))
     order = order[~cache.done[order]]
     for start in range(0, len(order), batch):
@@ -205,8 +209,9 @@ def build_cache(
             picture = resize_for_network(pictures[int(row)].image(), size)
             cache.images[row] = np.floor(picture + 0.5).clip(0, 255).astype(np.uint8)
         maps: list[Tensor] = []
-        if run:
-            found = teacher_maps(run, torch.from_numpy(cache.images[rows].transpose(0, 3, 1, 2)), flip, scales)
+        if prepared:
+            rgb = torch.from_numpy(cache.images[rows].transpose(0, 3, 1, 2))
+            found = teacher_maps(prepared, rgb, flip, scales, fast)
             # A teacher with a stem computes its maps at a lower resolution than the paper's network.
             maps = [_resized(m, store.shape[-1]) for m, store in zip(found, cache.maps, strict=True)]
         if isinstance(pictures, PairFolder):

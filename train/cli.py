@@ -138,9 +138,7 @@ def _fill(settings: RunSettings, data: Path, teacher: U2Net | None, folder: Path
     from datasets.folder import ImageFolder, PairFolder
 
     from .cache import Cache, build_cache
-    from .loop import keep_freed_memory
 
-    keep_freed_memory()
     pictures = PairFolder(data) if (data / "masks").is_dir() else ImageFolder(data)
     with _progress() as progress:
         task = progress.add_task("teacher's maps" if teacher else "pictures", total=len(pictures))
@@ -180,10 +178,8 @@ def _prune(arguments: argparse.Namespace) -> dict[str, Any]:
     from u2net.model import CONFIGS
 
     from .cache import Cache
-    from .loop import keep_freed_memory
     from .prune import macs, make_start
 
-    keep_freed_memory()
     settings = _settings(arguments)
     source = load_checkpoint(arguments.weights)
     target = CONFIGS[settings.model]
@@ -228,13 +224,12 @@ def _finetune(arguments: argparse.Namespace) -> dict[str, Any]:
     model = load_checkpoint(start)
     if not (arguments.data / "masks").is_dir():
         raise ConfigError(f"{arguments.data} has no folder masks/; fine-tuning needs images/ and masks/")
+    teacher = load_checkpoint(arguments.teacher) if arguments.teacher else None
     with ranks() as me:
         if me.first:
-            teacher = load_checkpoint(arguments.teacher) if arguments.teacher else None
             truth = settings.teacher.truth if teacher else 1.0
             _fill(settings, arguments.data, teacher, arguments.out / "cache", truth)
         me.wait()
-        teacher = load_checkpoint(arguments.teacher) if arguments.teacher else None
         return _run(model, Cache.open(arguments.out / "cache"), arguments.out, settings, me, teacher)
 
 

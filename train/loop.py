@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import copy
 import csv
-import ctypes
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -41,7 +40,7 @@ from u2net.errors import CheckpointError, ConfigError, DataError
 from u2net.model import U2Net
 
 from .augment import Augmentation, Batch, Group, batch_rows, make_batch
-from .cache import Cache, normalise_batch, side_of
+from .cache import Cache, normalise_batch, prepare_teacher, side_of
 from .features import FEATURE_STAGES, feature_loss
 from .losses import LossWeights, distillation_loss
 
@@ -49,7 +48,6 @@ __all__ = [
     "Ranks",
     "TrainSettings",
     "held_out",
-    "keep_freed_memory",
     "map_sides",
     "ranks",
     "save_half",
@@ -136,16 +134,6 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep freed memory instead of giving it back and asking again at every step: half the time on CPUs."""
-    try:
-        libc = ctypes.CDLL(None)
-        for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-2, 256 << 20)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
-            libc.mallopt(parameter, value)
-    except (OSError, AttributeError):
-        pass  # another C library: slower, no less right
 
 
 @contextmanager
@@ -338,12 +326,12 @@ def train(
         torch.set_num_threads(settings.threads)
     if any(size % model.config.stem for size in settings.sizes):
         raise ConfigError(f"sizes must be multiples of the stem, {model.config.stem}")
-    keep_freed_memory()
     device = me.device
     model = model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     average = copy.deepcopy(model).eval().requires_grad_(False)
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(settings.precision)
     if teacher is not None:
-        teacher = teacher.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        teacher = prepare_teacher(teacher, fast=dtype is not None).to(device)
     optimizer = _optimizer(model, settings)
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16" and device.type == "cuda")
     fingerprint = _fingerprint(settings, model, cache, me.world)
@@ -370,7 +358,6 @@ def train(
         out.mkdir(parents=True, exist_ok=True)
     log = Log(out / "log.csv", step) if me.first else None
     share = settings.batch // me.world
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(settings.precision)
     latest: dict[str, float] = {}
 
     def load(at: int) -> Batch:
