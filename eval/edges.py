@@ -28,8 +28,10 @@ from datasets.synthetic import SyntheticSet
 from eval.metrics import Truth, score
 from u2net.artifact import write_json
 from u2net.errors import ConfigError, U2NetError
+from u2net.foreground import estimate_foreground
 from u2net.infer import Session
-from u2net.postprocess import PRESETS, estimate_foreground, matte, to_alpha
+from u2net.postprocess import PRESETS, matte
+from u2net.sampling import to_alpha
 
 __all__ = ["main", "measure_masks", "measure_scenes"]
 

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy import ndimage
 
 from tests.golden import generate
-from u2net import postprocess, preprocess
+from u2net import components, foreground, guided, postprocess, preprocess, sampling
 from u2net.composite import Background, composite
 from u2net.contours import contours, simplify, svg_path
 from u2net.errors import ConfigError
@@ -24,6 +24,7 @@ from u2net.postprocess import BALANCED, BEST, FAST, Refinement
 
 GOLDEN = json.loads((Path(generate.__file__).parent / "golden.json").read_text(encoding="utf-8"))
 DATA = (Path(generate.__file__).parent / "golden.bin").read_bytes()
+SPECIFICATION = (preprocess, sampling, components, guided, foreground, postprocess)
 
 
 def tensor(entry: dict[str, Any]) -> np.ndarray:
@@ -38,15 +39,15 @@ def compute(case: dict[str, Any]) -> np.ndarray:
         refinement = Refinement(**parameters)
         if name == "matte":
             return postprocess.matte(inputs["rgb"], inputs["saliency"], refinement, inputs.get("alpha"))
-        bands = postprocess.refine_guided(inputs["rgb"], inputs["saliency"], refinement)
+        bands = guided.refine_guided(inputs["rgb"], inputs["saliency"], refinement)
         return np.concatenate([v for _, v in bands])
     if name == "composite":
         return composite(inputs["rgb"], inputs["alpha"], Background(tuple(parameters["colour"])))
     if name == "to_pixels":
         return np.floor(preprocess.resize_for_network(inputs["rgb"], parameters["size"]) + 0.5).astype(np.uint8)
     if name == "connected_components":
-        return postprocess.connected_components(inputs["mask"].astype(bool), **parameters)[0]
-    home = postprocess if hasattr(postprocess, name) else preprocess
+        return components.connected_components(inputs["mask"].astype(bool), **parameters)[0]
+    home = next(module for module in SPECIFICATION if name in module.__all__)
     return getattr(home, name)(*inputs.values(), **parameters)
 
 
@@ -67,7 +68,7 @@ def test_upsampling_is_the_specification() -> None:
 @settings(max_examples=150, deadline=None)
 @given(arrays(bool, st.tuples(st.integers(1, 14), st.integers(1, 14))), st.booleans())
 def test_components_are_scipys(mask: np.ndarray, diagonal: bool) -> None:
-    labels, count = postprocess.connected_components(mask, diagonal)
+    labels, count = components.connected_components(mask, diagonal)
     expected, number = ndimage.label(mask, np.ones((3, 3)) if diagonal else None)
     assert count == number
     np.testing.assert_array_equal(labels, expected)
@@ -76,10 +77,10 @@ def test_components_are_scipys(mask: np.ndarray, diagonal: bool) -> None:
 def test_keep_and_fill() -> None:
     saliency = generate.blobs(96, 1)
     one = postprocess.clean(saliency, replace(FAST, keep_largest=True))
-    assert postprocess.connected_components(one >= 0.1, True)[1] == 1
+    assert components.connected_components(one >= 0.1, True)[1] == 1
     assert np.all((one == saliency) | (one == 0)) and one[38, 20] == saliency[38, 20]
     several = postprocess.clean(saliency, replace(FAST, min_area=0.005))
-    assert 1 < postprocess.connected_components(several >= 0.1, True)[1] < 4
+    assert 1 < components.connected_components(several >= 0.1, True)[1] < 4
     filled = postprocess.clean(saliency, replace(FAST, fill_holes=0.05))
     expected = ndimage.binary_fill_holes(saliency >= 0.5)
     np.testing.assert_array_equal(filled >= 0.5, expected)
@@ -98,7 +99,7 @@ def test_nothing_found_stays_nothing() -> None:
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 12), st.integers(0, 2**31))
 def test_box_mean_is_the_mean_of_its_window(height: int, width: int, radius: int, seed: int) -> None:
     plane = np.random.default_rng(seed).random((height, width)).astype(np.float32)
-    means = postprocess.box_mean(plane[None], radius)[0]
+    means = sampling.box_mean(plane[None], radius)[0]
     y, x = seed % height, seed // 7 % width
     window = plane[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1]
     assert means[y, x] == pytest.approx(window.mean(dtype=np.float64), abs=1e-6)
@@ -118,8 +119,8 @@ def test_guided_filter_is_the_papers() -> None:
             mean, var = colours.mean(axis=1), np.cov(colours, bias=True) + epsilon * np.eye(3)
             a[:, y, x] = np.linalg.solve(var, (colours * p).mean(axis=1) - mean * p.mean())
             b[y, x] = p.mean() - a[:, y, x] @ mean
-    expected = postprocess.box_mean(np.concatenate((a, b[None])), r)
-    actual = postprocess.guided_coefficients(guide, target, r, epsilon, 0.0)
+    expected = sampling.box_mean(np.concatenate((a, b[None])), r)
+    actual = guided.guided_coefficients(guide, target, r, epsilon, 0.0)
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
@@ -160,7 +161,7 @@ def test_cell_means_are_pillows_box(height: int, width: int, count: int, seed: i
     plane = np.random.default_rng(seed).random((height, width)).astype(np.float32)
     rows, columns = min(count, height), min(count + 3, width)
     expected = Image.fromarray(plane).resize((columns, rows), Image.Resampling.BOX, reducing_gap=None)
-    actual = postprocess.cell_means(plane[None], rows, columns, (height / rows, width / columns))[0]
+    actual = sampling.cell_means(plane[None], rows, columns, (height / rows, width / columns))[0]
     if height % rows == 0 and width % columns == 0:  # otherwise Pillow takes whole pixels only
         np.testing.assert_allclose(actual, np.asarray(expected), atol=1e-5)
     assert (actual * (height / rows) * (width / columns)).sum() == pytest.approx(plane.sum(), rel=1e-4)
@@ -170,13 +171,13 @@ def test_trusted_maps_are_kept_and_blurred_ones_mended() -> None:
     rgb, alpha = generate.picture(480, 480, 3)
     small = alpha.reshape(120, 4, 120, 4).mean((1, 3))
     edges = (small > 0.1) & (small < 0.9)
-    exact = postprocess.fit_guided(rgb, small, BALANCED)
+    exact = guided.fit_guided(rgb, small, BALANCED)
     assert exact.trust[edges].mean() > 0.9
     blurred = ndimage.gaussian_filter(small, 3.0)
-    fitted = postprocess.fit_guided(rgb, blurred, BALANCED)
+    fitted = guided.fit_guided(rgb, blurred, BALANCED)
     assert fitted.trust[edges].mean() < 0.5
     assert np.abs(fitted.mended - small).sum() < 0.9 * np.abs(blurred - small).sum()
-    assert (postprocess.fit_guided(rgb, blurred, replace(BALANCED, reach=0)).trust == 1).all()
+    assert (guided.fit_guided(rgb, blurred, replace(BALANCED, reach=0)).trust == 1).all()
 
 
 def test_best_is_no_worse_than_balanced() -> None:
@@ -187,7 +188,7 @@ def test_best_is_no_worse_than_balanced() -> None:
 
 def test_cell_averages_are_cell_means() -> None:
     rgb, _, _ = scene(412)
-    grid = postprocess.WorkingGrid(rgb, (100, 70), 640)
+    grid = guided.WorkingGrid(rgb, (100, 70), 640)
     down, across = grid.cell_averages()
     expected = grid.cells_of_planes(grid.guide)[1]
     np.testing.assert_allclose(down @ grid.guide[1] @ across.T, expected, atol=1e-6)
@@ -202,7 +203,7 @@ def test_mattes_averaged_down_give_a_trusted_map(preset: Refinement) -> None:
     def distance(settings: Refinement) -> float:
         matte = (postprocess.matte(rgb, small, settings) / 255).astype(np.float32)
         rows, columns = small.shape
-        down = postprocess.cell_means(matte[None], rows, columns, (4, 4))[0]
+        down = sampling.cell_means(matte[None], rows, columns, (4, 4))[0]
         return float(np.abs(down - small).sum())
 
     assert distance(preset) < 0.35 * distance(FAST)
@@ -238,7 +239,7 @@ def test_large_working_factors_and_tiny_pictures() -> None:
         rgb = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
         alpha = postprocess.matte(rgb, small)
         assert alpha.shape == (height, width)
-        assert postprocess.estimate_foreground(rgb, alpha).shape == rgb.shape
+        assert foreground.estimate_foreground(rgb, alpha).shape == rgb.shape
 
 
 def test_threshold_feather_and_own_alpha() -> None:
@@ -257,9 +258,9 @@ def test_foreground_colours_lose_the_background() -> None:
     size = rgb.shape[0]
     y, x = np.mgrid[0:size, 0:size].astype(np.float64) / size - 0.5
     front = np.stack((200 + 30 * x, 60 + 40 * y, 50 + 0 * x), -1)
-    eight = postprocess.to_alpha(alpha.astype(np.float32))
+    eight = sampling.to_alpha(alpha.astype(np.float32))
     soft = (eight > 12) & (eight < 255)
-    estimated = postprocess.estimate_foreground(rgb, eight)
+    estimated = foreground.estimate_foreground(rgb, eight)
     before, after = np.abs(rgb - front)[soft].mean(), np.abs(estimated - front)[soft].mean()
     assert after <= 0.5 * before
     assert (estimated[eight == 0] == 0).all()
@@ -274,9 +275,9 @@ def test_translucent_subjects_lose_the_background_too() -> None:
     front = np.stack((200 + 60 * x, 60 + 40 * y, 50 + 0 * x), -1)
     back = np.stack((60 + 90 * x, 110 + 60 * y, 170 + 0 * x), -1)
     rgb = np.floor(front * alpha[..., None] + back * (1 - alpha[..., None]) + 0.5).astype(np.uint8)
-    eight = postprocess.to_alpha(alpha.astype(np.float32))
+    eight = sampling.to_alpha(alpha.astype(np.float32))
     soft = eight > 12
-    estimated = postprocess.estimate_foreground(rgb, eight)
+    estimated = foreground.estimate_foreground(rgb, eight)
     before, after = np.abs(rgb - front)[soft].mean(), np.abs(estimated - front)[soft].mean()
     assert after <= 0.35 * before
 
@@ -289,7 +290,7 @@ def test_foreground_is_as_good_as_pymattings() -> None:
     front = np.stack((200 + 30 * x, 60 + 40 * y, 50 + 0 * x), -1)
     soft = (alpha > 0.05) & (alpha < 1)
     theirs = pymatting.estimate_foreground_ml(rgb / 255.0, alpha) * 255
-    ours = postprocess.estimate_foreground(rgb, postprocess.to_alpha(alpha.astype(np.float32)))
+    ours = foreground.estimate_foreground(rgb, sampling.to_alpha(alpha.astype(np.float32)))
     before = np.abs(rgb - front)[soft].mean()
     gained, possible = before - np.abs(ours - front)[soft].mean(), before - np.abs(theirs - front)[soft].mean()
     assert gained >= 0.8 * possible

@@ -25,19 +25,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import ConfigError
-from .postprocess import (
-    Fitted,
-    Refinement,
-    Upsampler,
-    box_mean,
-    fit_guided,
-    guided_bands,
-    unexplained_share,
-    unsure,
-)
+from .guided import Fitted, fit_guided, guided_bands, unexplained_share, unsure
+from .sampling import Upsampler, box_mean
 
 if TYPE_CHECKING:
     from scipy.sparse import csc_matrix, csr_matrix
+
+    from .postprocess import Refinement
 
 __all__ = ["MATTING_SIDE", "refine_matting", "solve_matte"]
 

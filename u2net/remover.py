@@ -19,8 +19,9 @@ from .contours import contours, svg_path
 from .decode import Decoded, DecodeLimits, Source, load_image
 from .encode import EncodeSettings, write_picture
 from .errors import ModelError
+from .foreground import estimate_foreground
 from .infer import Session
-from .postprocess import BALANCED, Refinement, estimate_foreground, matte
+from .postprocess import BALANCED, Refinement, matte
 from .preprocess import min_max
 
 __all__ = ["Cutout", "Remover", "default_model"]

@@ -1,9 +1,9 @@
 """Makes `golden.json` and `golden.bin`: inputs and expected outputs of every step of the pixel specification.
 
 `python -m tests.golden.generate` rewrites them; the tests of both runners read them. `golden.json` lists cases; each
-has the name of the function in `u2net/preprocess.py` or `u2net/postprocess.py`, its parameters, input and output
-tensors as {dtype, shape, offset, length} into `golden.bin` (little endian, C order). `tolerance` is the largest
-difference that a runner may show; integers that round may differ by one where it says 1.
+has the name of the function (in `u2net/preprocess.py`, `u2net/postprocess.py` or what that is made of), its parameters,
+input and output tensors as {dtype, shape, offset, length} into `golden.bin` (little endian, C order). `tolerance` is
+the largest difference that a runner may show; integers that round may differ by one where it says 1.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from u2net import postprocess, preprocess
+from u2net import components, foreground, guided, postprocess, preprocess, sampling
 from u2net.composite import Background, composite
 from u2net.postprocess import BALANCED, FAST
 
@@ -105,14 +105,14 @@ def build() -> Book:
         up = postprocess.upsample_map(map_, height, width)
         book.add(f"upsample-{height}x{width}", "upsample_map", {"saliency": map_}, up, parameters, 1e-5)
     values = np.concatenate((np.linspace(-0.01, 1.01, 1021), np.arange(256) / 255)).astype(np.float32)[None]
-    book.add("alpha", "to_alpha", {"values": values}, postprocess.to_alpha(values))
+    book.add("alpha", "to_alpha", {"values": values}, sampling.to_alpha(values))
     book.add(
         "stretch", "min_max", {"saliency": map_ * np.float32(0.5)}, preprocess.min_max(map_ * np.float32(0.5)), {}, 1e-6
     )
 
     noise = np.random.default_rng(3).random((40, 53)) < 0.55
     for diagonal in (False, True):
-        labels, _ = postprocess.connected_components(noise, diagonal)
+        labels, _ = components.connected_components(noise, diagonal)
         book.add(
             f"components-{8 if diagonal else 4}",
             "connected_components",
@@ -121,16 +121,16 @@ def build() -> Book:
             {"diagonal": diagonal},
         )
     for largest, min_area in ((True, 0.0), (False, 0.01), (False, 0.0), (True, 0.9)):
-        kept = postprocess.keep_components(map_, largest=largest, min_area=min_area)
+        kept = components.keep_components(map_, largest=largest, min_area=min_area)
         chosen = {"largest": largest, "min_area": min_area}
         book.add(f"keep-{largest}-{min_area}", "keep_components", {"saliency": map_}, kept, chosen)
     for fraction in (0.001, 0.05):
-        filled = postprocess.fill_holes(map_, fraction)
+        filled = components.fill_holes(map_, fraction)
         book.add(f"holes-{fraction}", "fill_holes", {"saliency": map_}, filled, {"fraction": fraction})
 
     planes = np.random.default_rng(4).random((2, 23, 31)).astype(np.float32)
     for radius in (1, 4, 40):
-        means = postprocess.box_mean(planes, radius).astype(np.float32)
+        means = sampling.box_mean(planes, radius).astype(np.float32)
         book.add(f"box-{radius}", "box_mean", {"planes": planes}, means, {"radius": radius}, 1e-6)
 
     for name, (height, width), changes in (
@@ -141,7 +141,7 @@ def build() -> Book:
         rgb, alpha = picture(height, width, 5)
         small = preprocess.resize_bilinear(alpha, 32, 32)
         settings = replace(BALANCED, **dict[str, Any](changes))
-        refined = np.concatenate([v for _, v in postprocess.refine_guided(rgb, small, settings)])
+        refined = np.concatenate([v for _, v in guided.refine_guided(rgb, small, settings)])
         parameters = asdict(settings)
         # The fit divides by determinants near 1e-18: float64 everywhere, and still some room.
         book.add(f"guided-{name}", "refine_guided", {"rgb": rgb, "saliency": small}, refined, parameters, 5e-3)
@@ -151,8 +151,8 @@ def build() -> Book:
         hard = replace(FAST, threshold=0.5, feather=2.0)
         soft = postprocess.matte(rgb, small, hard, own)
         book.add(f"feather-{name}", "matte", {"rgb": rgb, "saliency": small, "alpha": own}, soft, asdict(hard), 1)
-        eight = postprocess.to_alpha(alpha)
-        colours = postprocess.estimate_foreground(rgb, eight, 52)
+        eight = sampling.to_alpha(alpha)
+        colours = foreground.estimate_foreground(rgb, eight, 52)
         book.add(
             f"colours-{name}", "estimate_foreground", {"rgb": rgb, "alpha": eight}, colours, {"working_side": 52}, 1
         )

@@ -7,13 +7,13 @@
  */
 import { Engine, type EngineInfo } from "./engine.js";
 import { ConfigError } from "./errors.js";
+import { colourFactor, ForegroundRows } from "./foreground.js";
 import { loadManifest } from "./loader.js";
 import type { ManifestFile } from "./manifest.js";
 import { openSink } from "./output.js";
 import { BoxReduce, flattenOnWhite, NetworkResize } from "./pixels.js";
-import {
-  clean, colourFactor, feather, ForegroundRows, MatteRows, refinement, toAlpha, workingFactor,
-} from "./postprocess.js";
+import { clean, feather, MatteRows, refinement } from "./postprocess.js";
+import { toAlpha, workingFactor } from "./sampling.js";
 import { openSource, type Picture, type Source } from "./source.js";
 import type { ConvertOptions, ConvertResult, CutoutOptions, CutoutResult, Progress, RemoverOptions, Timings } from "./types.js";
 

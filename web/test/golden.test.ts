@@ -4,11 +4,11 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import test from "node:test";
 
+import { connectedComponents, fillHoles, keepComponents } from "../src/components.js";
+import { estimateForeground } from "../src/foreground.js";
 import { BoxReduce, NetworkResize, resizeBilinear, toImage, toTensor } from "../src/pixels.js";
-import {
-  boxMean, clean, connectedComponents, estimateForeground, fillHoles, keepComponents, matte, MatteRows, type Refinement,
-  refinement, toAlpha, workingFactor,
-} from "../src/postprocess.js";
+import { clean, matte, MatteRows, type Refinement, refinement } from "../src/postprocess.js";
+import { boxMean, toAlpha, workingFactor } from "../src/sampling.js";
 
 interface Tensor { dtype: string; shape: number[]; offset: number; length: number }
 interface Case {
