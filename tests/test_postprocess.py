@@ -321,6 +321,23 @@ def test_contours_of_a_square_and_a_circle() -> None:
     assert simplify([(0, 0), (1, 0), (1, 1)], 5) == [(0, 0), (1, 0), (1, 1)]
 
 
+def test_the_grid_of_matting_is_coarser_where_more_is_unknown() -> None:
+    from u2net.matting import MATTING_SIDE, MOST_UNKNOWN, matting_side
+
+    height, width = 3000, 4000
+    hard = np.zeros((320, 320), np.float32)
+    hard[100:200, 100:200] = 1
+    assert matting_side(hard, height, width) == pytest.approx(MATTING_SIDE, rel=0.05)
+    pixels = []
+    for share in (0.2, 0.5, 1.0):
+        saliency = hard.copy()
+        saliency[: int(320 * share)] = 0.5
+        k = sampling.working_factor(height, width, matting_side(saliency, height, width))
+        pixels.append(share * height * width / k**2)
+    assert max(pixels) < 1.02 * MOST_UNKNOWN
+    assert min(pixels) > 0.4 * MOST_UNKNOWN
+
+
 @pytest.mark.parametrize(
     "changes",
     [

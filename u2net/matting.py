@@ -9,8 +9,8 @@ colour model fits best. Notable choices:
   to be the map, as far as that is trusted. So translucent subjects, which no trimap can know, keep their opacity.
 - The matte of the guided filter is a prior, the stronger the less of the map its colours explain nearby: where subject
   and background are textured alike no local model of colour is right, and the large windows of the guided filter are.
-- The system is solved on the working grid of `postprocess` (here with `MATTING_SIDE`). What the solution changes there
-  is added to the guided filter's matte at full size.
+- The system is solved on the working grid of `sampling` (here with `MATTING_SIDE`, coarser where much is unknown). What
+  the solution changes there is added to the guided filter's matte at full size.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ import numpy.typing as npt
 
 from .errors import ConfigError
 from .guided import Fitted, fit_guided, guided_bands, unexplained_share, unsure
-from .sampling import Upsampler, box_mean
+from .sampling import Upsampler, box_mean, working_factor
 
 if TYPE_CHECKING:
     from scipy.sparse import csc_matrix, csr_matrix
 
     from .postprocess import Refinement
 
-__all__ = ["MATTING_SIDE", "refine_matting", "solve_matte"]
+__all__ = ["MATTING_SIDE", "MOST_UNKNOWN", "matting_side", "refine_matting", "solve_matte"]
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
 
 MATTING_SIDE = 1280  # about the longest side of the working grid: a few seconds of work
+MOST_UNKNOWN = 200_000  # about as many pixels are solved for, at 2 kB each: where more are unknown the grid is coarser
 SURE = 0.05  # a pixel is surely background under this, surely subject over 1 − this
 MARGIN = 1  # pixels of the map by which sure regions shrink: networks are surest where hair begins
 # Chosen on procedural scenes; see docs/runner.md. The Laplacian's own weights are near 1.
@@ -56,12 +57,27 @@ def refine_matting(rgb: ByteArray, saliency: FloatArray, settings: Refinement) -
     Raises `ConfigError` where pymatting is not installed.
     """
     height, width = rgb.shape[:2]
-    fitted = fit_guided(rgb, saliency, replace(settings, working_side=MATTING_SIDE))
+    fitted = fit_guided(rgb, saliency, replace(settings, working_side=matting_side(saliency, height, width)))
     k = fitted.grid.k
     change = Upsampler((solve_matte(fitted) - fitted.matte)[None], height, width, (1 / k, 1 / k))
     for band, guided in guided_bands(rgb, fitted):
         guided += change.rows(band)[0]
         yield band, np.clip(guided, 0, 1, out=guided)
+
+
+def matting_side(saliency: FloatArray, height: int, width: int) -> int:
+    """The `working_side` for a map, float32 (size, size), of a picture of `height` × `width` pixels."""
+    share = float(_unknown(saliency, MARGIN).mean())
+    k = working_factor(height, width, MATTING_SIDE)
+    while share * (height / k) * (width / k) > MOST_UNKNOWN:
+        k += 1
+    return max(height, width) // k
+
+
+def _unknown(p: FloatArray, margin: int) -> npt.NDArray[np.bool_]:
+    """Where anything within `margin` pixels both ways is neither surely subject nor surely background."""
+    flags = np.stack((p > 1 - SURE, p < SURE)).astype(np.float32)
+    return ~np.any(box_mean(flags, margin) > 0.999, axis=0)
 
 
 def solve_matte(fitted: Fitted) -> FloatArray:
@@ -84,9 +100,7 @@ def solve_matte(fitted: Fitted) -> FloatArray:
     grid = fitted.grid
     solved = np.array(fitted.matte, order="C")
     p = grid.sample(fitted.maps[0])
-    flags = np.stack((p > 1 - SURE, p < SURE)).astype(np.float32)
-    margin = max(1, round(MARGIN * float(np.sqrt(p.size / fitted.maps[0].size))))
-    unknown: npt.NDArray[np.bool_] = ~np.any(box_mean(flags, margin) > 0.999, axis=0)
+    unknown = _unknown(p, max(1, round(MARGIN * float(np.sqrt(p.size / fitted.maps[0].size)))))
     free = np.flatnonzero(unknown)
     if free.size == 0 or min(p.shape) < 3:  # nothing to find out, or no room for the 3×3 windows
         return solved
