@@ -26,8 +26,9 @@ from train.cache import MAP_NAMES, Cache, build_cache, prepare_teacher, teacher_
 from train.cli import main
 from train.config import load_settings
 from train.curve import draw_curve
-from train.loop import Ranks, TrainSettings, held_out, rate, save_half, shares, train, validate
+from train.loop import Ranks, TrainSettings, rate, save_half, shares, train
 from train.losses import LossWeights, distillation_loss, soft_iou
+from train.validation import fit_temperature, held_out, scale_logits, validate
 from u2net.checkpoint import load_checkpoint, save_checkpoint
 from u2net.errors import ConfigError, DataError
 from u2net.model import CONFIGS, StageWidths, U2Net, U2NetConfig, build_model
@@ -255,6 +256,30 @@ def test_the_seed_decides_the_weights(cache: Cache, tmp_path: Path) -> None:
     a, b, c = (digest(tmp_path / name / "weights.safetensors") for name in "abc")
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert any(not torch.equal(a[k], c[k]) for k in a)
+
+
+@pytest.fixture
+def own_maps(pairs: Path, tmp_path: Path) -> tuple[U2Net, Cache]:
+    """A network, and a cache of its own maps."""
+    model = tiny(3)
+    scale_logits(model, 8.0)  # a random network's maps are grey all over
+    fill(ImageFolder(pairs), model, tmp_path / "own", size=SIZE, flip=False)
+    return model, Cache.open(tmp_path / "own")
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.0, 2.5])
+def test_the_temperature_undoes_a_scale(own_maps: tuple[U2Net, Cache], factor: float) -> None:
+    model, cache = own_maps
+    _, rows = held_out(cache, QUICK.holdout)
+    scale_logits(model, 1 / factor)
+    found, errors = fit_temperature(model, cache, rows, torch.device("cpu"))
+    assert abs(np.log(found / factor)) <= np.log(1.1) / 2 + 1e-6
+    before = validate(model, cache, rows, torch.device("cpu"))
+    assert errors[1.0] == pytest.approx(before["val_mae"], abs=1e-6)
+    scale_logits(model, found)
+    after = validate(model, cache, rows, torch.device("cpu"))
+    assert after["val_mae"] == pytest.approx(errors[found], abs=1e-5)
+    assert after["val_iou"] == pytest.approx(before["val_iou"], abs=1e-3)
 
 
 def test_training_learns_the_discs(cache: Cache, tmp_path: Path) -> None:

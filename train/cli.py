@@ -28,6 +28,7 @@ EPILOG = """examples:
   python -m train cache    --config small-fast.toml --data photos --teacher u2netp.safetensors
   python -m train prune    --config small-fast.toml --weights u2netp.safetensors --out start.safetensors
   python -m train distill  --config small-fast.toml --start start.safetensors --teacher u2netp.safetensors
+  python -m train temperature --config small-fast.toml --weights trained.safetensors --out small-fast.safetensors
   python -m train finetune --config finetune.toml --data portraits --out build/train/portraits
   torchrun --nproc-per-node 2 -m train distill --config lite.toml --start start.safetensors --teacher u2netp.safetensors
 
@@ -83,6 +84,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--teacher", metavar="FILE", type=Path, help="mix in this checkpoint's maps, so that less is forgotten"
     )
 
+    command = add("temperature", "scale the fused map's logits to come nearest the teacher's held-out maps")
+    command.add_argument("--weights", metavar="FILE", type=Path, required=True, help="checkpoint of a trained model")
+    command.add_argument("--out", metavar="FILE.safetensors", type=Path, required=True, help="where the result goes")
+    add_cache(command)
+
     command = add("curve", "draw the learning curve of a run again")
     command.add_argument("run", metavar="DIR", type=Path, help="folder of the run")
     return parser
@@ -91,9 +97,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, 1 for what `U2NetError` reports, 2 for wrong usage."""
     arguments = build_parser().parse_args(argv)
-    command = {"cache": _cache, "prune": _prune, "distill": _distill, "finetune": _finetune, "curve": _curve}
+    commands = {"cache": _cache, "prune": _prune, "distill": _distill, "finetune": _finetune}
+    commands |= {"temperature": _temperature, "curve": _curve}
     try:
-        result = command[arguments.command](arguments)
+        result = commands[arguments.command](arguments)
     except U2NetError as error:
         print(f"train: {_one_line(str(error))}", file=sys.stderr)
         return 1
@@ -253,6 +260,28 @@ def _run(
     draw_curve(out / "log.csv", out / "curve.svg", title)
     _say(f"{out / 'weights.safetensors'}: agreement {result.get('val_iou', float('nan')):.4f} mean IoU")
     return {"out": str(out), "settings": asdict(settings), **result}
+
+
+def _temperature(arguments: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    from u2net.checkpoint import load_checkpoint
+
+    from .cache import Cache
+    from .loop import save_half
+    from .validation import fit_temperature, held_out, scale_logits
+
+    settings = _settings(arguments)
+    torch.set_num_threads(settings.train.threads)
+    model = load_checkpoint(arguments.weights)
+    cache = Cache.open(arguments.cache)
+    _, rows = held_out(cache, settings.train.holdout)
+    factor, errors = fit_temperature(model, cache, rows, torch.device("cpu"))
+    scale_logits(model, factor)
+    save_half(model, arguments.out)
+    before = errors[1.0]
+    _say(f"{arguments.out}: logits times {factor:.2f}, held-out MAE {before:.4f} → {errors[factor]:.4f}")
+    return {"out": str(arguments.out), "factor": factor, "mae_before": before, "mae_after": errors[factor]}
 
 
 def _curve(arguments: argparse.Namespace) -> dict[str, Any]:

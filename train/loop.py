@@ -30,30 +30,27 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from u2net.artifact import atomic_path
 from u2net.checkpoint import save_checkpoint
-from u2net.errors import CheckpointError, ConfigError, DataError
+from u2net.errors import CheckpointError, ConfigError
 from u2net.model import U2Net
 
 from .augment import Augmentation, Batch, Group, batch_rows, make_batch
-from .cache import Cache, normalise_batch, prepare_teacher, side_of
+from .cache import Cache, normalise_batch, prepare_teacher
 from .features import FEATURE_STAGES, feature_loss
 from .losses import LossWeights, distillation_loss
+from .validation import held_out, map_sides, validate
 
 __all__ = [
     "Ranks",
     "TrainSettings",
-    "held_out",
-    "map_sides",
     "ranks",
     "save_half",
     "seeded",
     "train",
-    "validate",
 ]
 
 LOG_COLUMNS = (
@@ -166,17 +163,6 @@ class Student(nn.Module):
         return self.network.maps(outputs), outputs
 
 
-def held_out(cache: Cache, holdout: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Rows to train on and rows to validate on, the complete ones of `cache`; a stem's side never changes."""
-    order = np.random.default_rng(20260101).permutation(len(cache))
-    validation, training = np.sort(order[:holdout]), np.sort(order[holdout:])
-    done = np.asarray(cache.done)
-    training, validation = training[done[training]], validation[done[validation]]
-    if not len(training) or not len(validation):
-        raise DataError(f"{cache.folder}: too few pictures ({int(done.sum())}) to hold {holdout} out")
-    return training, validation
-
-
 def shares(cache: Cache, rows: npt.NDArray[np.intp], share: dict[str, float]) -> list[Group]:
     """`rows` by set name (what stands before the first underscore of a stem), with how many of each make an epoch."""
     names = np.array([cache.stems[row].split("_", 1)[0] for row in rows])
@@ -197,39 +183,6 @@ def rate(settings: TrainSettings, step: int) -> float:
     up = min(1.0, (step + 1) / max(1, settings.warmup))
     left = (settings.steps - step) / max(1.0, settings.decay * settings.steps)
     return settings.lr * min(up, 1.0, max(0.0, left))
-
-
-def map_sides(model: U2Net, size: int) -> list[int]:
-    """Sides in pixels at which the seven maps of a `size` input are compared: the fused one at full resolution."""
-    base = size // model.config.stem
-    first = int(model.config.first_pool)  # halvings between stages 1 and 2
-    return [size, base, *(side_of(base, 1 << first + k) for k in range(5))]
-
-
-@torch.no_grad()
-def validate(
-    model: U2Net, cache: Cache, rows: npt.NDArray[np.intp], device: torch.device, batch: int = 8
-) -> dict[str, float]:
-    """Agreement with the cached teacher on `rows`, pictures as they are: MAE, mean IoU at 0.5 and largest MAE of one.
-
-    Two empty masks agree (IoU 1). Runs in float32, in evaluation mode.
-    """
-    model.eval()
-    errors: list[float] = []
-    ious: list[float] = []
-    sides = map_sides(model, cache.size)
-    plain = Augmentation(flip=0, crop=0, colour=0, blur=0, jpeg=0, composite=0)
-    for start in range(0, len(rows), batch):
-        data = make_batch(cache, rows[start : start + batch], cache.size, sides, plain, (0,))
-        x = normalise_batch(data.pictures.to(device)).contiguous(memory_format=torch.channels_last)
-        fused = model.native_logits(x)[0].float()
-        target = data.targets[0].to(device)
-        mask = torch.sigmoid(F.interpolate(fused, size=target.shape[2:], mode="bilinear", align_corners=False))
-        errors += (mask - target).abs().mean((1, 2, 3)).tolist()
-        a, b = mask > 0.5, target > 0.5
-        either = (a | b).sum((1, 2, 3)).double()
-        ious += torch.where(either > 0, (a & b).sum((1, 2, 3)) / either.clamp(min=1), 1.0).tolist()
-    return {"val_mae": float(np.mean(errors)), "val_iou": float(np.mean(ious)), "val_max_error": float(np.max(errors))}
 
 
 def save_half(model: U2Net, path: Path) -> None:

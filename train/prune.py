@@ -30,8 +30,8 @@ from u2net.model import STAGES, U2Net, U2NetConfig, build_model
 from .augment import Augmentation, make_batch
 from .cache import Cache, normalise_batch
 from .config import PruneSettings
-from .loop import held_out, map_sides, validate
 from .losses import LossWeights, distillation_loss
+from .validation import held_out, map_sides, validate
 
 __all__ = [
     "absorb_constants",
