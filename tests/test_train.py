@@ -282,6 +282,23 @@ def test_the_temperature_undoes_a_scale(own_maps: tuple[U2Net, Cache], factor: f
     assert after["val_iou"] == pytest.approx(before["val_iou"], abs=1e-3)
 
 
+def test_the_average_is_the_mean(tmp_path: Path) -> None:
+    paths = []
+    for seed in (1, 2):
+        paths.append(tmp_path / f"{seed}.safetensors")
+        save_checkpoint(tiny(seed), paths[-1])
+    out = tmp_path / "mean.safetensors"
+    assert main(["average", *map(str, paths), "--out", str(out)]) == 0
+    a, b, mean = (load_checkpoint(path).state_dict() for path in (*paths, out))
+    for name, value in mean.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, (a[name] + b[name]) / 2, rtol=1e-3, atol=1e-4)
+    other = tmp_path / "other.safetensors"
+    save_checkpoint(tiny(1, replace(TINY, stem=1)), other)
+    assert main(["average", str(paths[0]), str(other), "--out", str(tmp_path / "none.safetensors")]) == 1
+    assert not (tmp_path / "none.safetensors").exists()
+
+
 def test_training_learns_the_discs(cache: Cache, tmp_path: Path) -> None:
     _, validation = held_out(cache, QUICK.holdout)
     before = validate(tiny(1), cache, validation, torch.device("cpu"))

@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     def add(name: str, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--json", action="store_true", help="print the result as JSON")
-        if name != "curve":
+        if name not in ("average", "curve"):
             command.add_argument("--config", metavar="FILE.toml", type=Path, required=True, help="settings of the run")
         return command
 
@@ -89,6 +89,10 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--out", metavar="FILE.safetensors", type=Path, required=True, help="where the result goes")
     add_cache(command)
 
+    command = add("average", "write the mean of the weights of several runs from one start")
+    command.add_argument("weights", metavar="FILE", type=Path, nargs="+", help="checkpoints of one shape")
+    command.add_argument("--out", metavar="FILE.safetensors", type=Path, required=True, help="where the mean goes")
+
     command = add("curve", "draw the learning curve of a run again")
     command.add_argument("run", metavar="DIR", type=Path, help="folder of the run")
     return parser
@@ -98,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status is 0, 1 for what `U2NetError` reports, 2 for wrong usage."""
     arguments = build_parser().parse_args(argv)
     commands = {"cache": _cache, "prune": _prune, "distill": _distill, "finetune": _finetune}
-    commands |= {"temperature": _temperature, "curve": _curve}
+    commands |= {"temperature": _temperature, "average": _average, "curve": _curve}
     try:
         result = commands[arguments.command](arguments)
     except U2NetError as error:
@@ -282,6 +286,17 @@ def _temperature(arguments: argparse.Namespace) -> dict[str, Any]:
     before = errors[1.0]
     _say(f"{arguments.out}: logits times {factor:.2f}, held-out MAE {before:.4f} → {errors[factor]:.4f}")
     return {"out": str(arguments.out), "factor": factor, "mae_before": before, "mae_after": errors[factor]}
+
+
+def _average(arguments: argparse.Namespace) -> dict[str, Any]:
+    from u2net.checkpoint import load_checkpoint
+
+    from .average import mean_of
+    from .loop import save_half
+
+    save_half(mean_of([load_checkpoint(path) for path in arguments.weights]), arguments.out)
+    _say(f"{arguments.out}: the mean of {len(arguments.weights)}")
+    return {"out": str(arguments.out), "weights": [str(path) for path in arguments.weights]}
 
 
 def _curve(arguments: argparse.Namespace) -> dict[str, Any]:
