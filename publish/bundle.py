@@ -13,10 +13,12 @@ Everything goes into a temporary folder first and takes its name only when it ve
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
@@ -226,14 +228,34 @@ def _is_report(name: str) -> bool:
 
 
 def _ort_form(model: Path, digest: str) -> Path:
-    """`model` in onnxruntime's own format, converted once: the converter does not give the same bytes twice."""
+    """`model` in onnxruntime's own format, converted once: the converter does not give the same bytes twice.
+
+    Of several that publish at a time one converts, and the others wait for it.
+    """
     existing = model.with_suffix(".ort")
+    with _alone(existing):
+        try:
+            if verify_artifact(existing)["inputs"].get("model") == digest:
+                return existing
+        except ArtifactError:
+            pass
+        return write_ort(model)[0]
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Within the block no other process is in one for the same folder; on systems without `flock` it may be."""
     try:
-        if verify_artifact(existing)["inputs"].get("model") == digest:
-            return existing
-    except ArtifactError:
-        pass
-    return write_ort(model)[0]
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _npm_pack(out: Path) -> Path:

@@ -116,6 +116,19 @@ def test_twice_the_same_bytes(bundle: Path, stages: list[str | Path], tmp_path: 
     assert [name for name in names if (bundle / name).read_bytes() != (again / name).read_bytes()] == []
 
 
+def test_two_at_a_time_convert_once(stages: list[str | Path], tmp_path: Path) -> None:
+    for form in (BUILD / "lite").glob("*.ort"):
+        form.unlink()
+    command = [sys.executable, "-m", "publish", *map(str, stages), "--policy", str(BUILD / "policy.toml"), "--out"]
+    outs = [tmp_path / "a", tmp_path / "b"]
+    running = [subprocess.Popen([*command, str(out)], cwd=ROOT, stderr=subprocess.PIPE, text=True) for out in outs]
+    errors = [process.communicate()[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0], errors
+    for name in ("fp32.ort", "int8.ort", "manifest.json"):
+        first, second = (next(out.glob(f"*/{name}")).read_bytes() for out in outs)
+        assert first == second, name
+
+
 def test_no_bundle_without_a_passing_gate(stages: list[str | Path], tmp_path: Path) -> None:
     """The project's own policy wants more pictures and a browser's timings than this report has."""
     result = publish(*stages, "--out", tmp_path)
