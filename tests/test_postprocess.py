@@ -328,6 +328,8 @@ def test_the_grid_of_matting_is_coarser_where_more_is_unknown() -> None:
     hard = np.zeros((320, 320), np.float32)
     hard[100:200, 100:200] = 1
     assert matting_side(hard, height, width) == pytest.approx(MATTING_SIDE, rel=0.05)
+    assert matting_side(hard, 20, 12) == MATTING_SIDE
+    assert postprocess.matte(np.zeros((20, 12, 3), np.uint8), hard, BEST).shape == (20, 12)
     pixels = []
     for share in (0.2, 0.5, 1.0):
         saliency = hard.copy()

@@ -67,9 +67,11 @@ def refine_matting(rgb: ByteArray, saliency: FloatArray, settings: Refinement) -
 
 def matting_side(saliency: FloatArray, height: int, width: int) -> int:
     """The `working_side` for a map, float32 (size, size), of a picture of `height` × `width` pixels."""
-    share = float(_unknown(saliency, MARGIN).mean())
+    unknown = float(_unknown(saliency, MARGIN).mean()) * height * width
     k = working_factor(height, width, MATTING_SIDE)
-    while share * (height / k) * (width / k) > MOST_UNKNOWN:
+    if unknown <= MOST_UNKNOWN * k**2:
+        return MATTING_SIDE
+    while unknown > MOST_UNKNOWN * k**2:
         k += 1
     return max(height, width) // k
 
