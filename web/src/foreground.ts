@@ -37,8 +37,11 @@ export class ForegroundRows {
         rgba.fill(0, start, p);
         continue;
       }
-      if (a8 === 255) { // as the picture's own transparency is, then
-        do p += 4; while (++i < end && alpha[i] === 255);
+      if (a8 === 255) {
+        do {
+          rgba[p + 3] = 255;
+          p += 4;
+        } while (++i < end && alpha[i] === 255);
         continue;
       }
       line ??= stretch.line(y);
