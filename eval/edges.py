@@ -2,8 +2,8 @@
 
 Three questions, answered for every preset against plain bilinear upsampling (`fast`):
 
-- **Mattes.** The map is the exact matte itself, averaged down to the network's size: what is left is the work of
-  refinement alone. SAD on procedural hair, translucent and hard-edged scenes and on true mattes of the data.
+- **Mattes.** The map is the exact matte itself, brought to the network's size in two ways (`perfect_maps`): what is
+  left is the work of refinement alone. SAD on procedural hair, translucent and hard-edged scenes and on true mattes.
 - **Colours.** Error of the subject's colours on soft pixels of the procedural scenes, kept against estimated.
 - **Masks.** With a model: boundary F (and SAD on true mattes) of its own maps on photographs.
 """
@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from datasets.folder import PairFolder
 from datasets.synthetic import SyntheticSet
@@ -31,9 +30,10 @@ from u2net.errors import ConfigError, U2NetError
 from u2net.foreground import estimate_foreground
 from u2net.infer import Session
 from u2net.postprocess import PRESETS, matte
-from u2net.sampling import to_alpha
+from u2net.preprocess import resize_for_network
+from u2net.sampling import cell_means, to_alpha
 
-__all__ = ["main", "measure_masks", "measure_scenes"]
+__all__ = ["main", "measure_masks", "measure_scenes", "perfect_maps"]
 
 ByteArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
@@ -50,15 +50,27 @@ class Row:
 
     what: str
     preset: str
-    value: float  # the mean
-    count: int
     values: tuple[float, ...]  # of the single pictures, in the order of the data
 
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values))
 
-def ideal_map(alpha: FloatArray) -> FloatArray:
-    """The exact matte, float32 (H, W), as a perfect network would give it: its means over the network's pixels."""
-    size = (NETWORK_SIZE, NETWORK_SIZE)
-    return np.asarray(Image.fromarray(alpha).resize(size, Image.Resampling.BOX), np.float32)
+
+def perfect_maps(alpha: FloatArray) -> dict[str, FloatArray]:
+    """What a perfect network could say of an exact matte, float32 (H, W) in [0, 1]: two maps, float32 (size, size).
+
+    `means` are the matte's means over the areas of the map's pixels (Pillow's box filter is no such thing where sides
+    are no multiples: it takes or leaves whole pixels). `seen` is the matte resized as the network sees the picture,
+    which knows nothing of the areas that refinement reckons with.
+    """
+    height, width = alpha.shape
+    size = NETWORK_SIZE
+    grey = np.repeat(to_alpha(alpha)[:, :, None], 3, axis=2)
+    return {
+        "means": cell_means(alpha[None], size, size, (height / size, width / size))[0],
+        "seen": resize_for_network(grey, size)[:, :, 0] / np.float32(255),
+    }
 
 
 def sad(alpha: ByteArray, truth: FloatArray) -> float:
@@ -71,17 +83,17 @@ def measure_scenes(count: int, seed: int, presets: Sequence[str], kinds: Sequenc
     sums: dict[tuple[str, str], list[float]] = defaultdict(list)
     for kind in kinds:
         for scene in SyntheticSet(count, seed, SCENE_SIZE, kind=kind):
-            saliency = ideal_map(scene.alpha)
-            for preset in presets:
-                alpha = matte(scene.rgb, saliency, PRESETS[preset])
-                sums[f"SAD, {kind} scenes", preset].append(sad(alpha, scene.alpha))
+            for name, saliency in perfect_maps(scene.alpha).items():
+                for preset in presets:
+                    alpha = matte(scene.rgb, saliency, PRESETS[preset])
+                    sums[f"SAD, {kind} scenes, {name}", preset].append(sad(alpha, scene.alpha))
             exact = to_alpha(scene.alpha)
             soft = (exact > SOFT[0]) & (exact < SOFT[1])
             if kind != "hard" and soft.any():
                 for name, colours in (("kept", scene.rgb), ("estimated", estimate_foreground(scene.rgb, exact))):
                     difference = np.abs(colours[soft].astype(np.float32) - scene.foreground[soft])
                     sums[f"colour error of 255, {kind} scenes", name].append(float(difference.mean()))
-    return [_row(what, preset, values) for (what, preset), values in sums.items()]
+    return [Row(what, preset, tuple(values)) for (what, preset), values in sums.items()]
 
 
 def measure_masks(model: Path | None, data: Path, sets: Sequence[str], presets: Sequence[str]) -> Iterator[Row]:
@@ -96,25 +108,20 @@ def measure_masks(model: Path | None, data: Path, sets: Sequence[str], presets: 
             continue
         rgb = record.image()
         saliency = session.saliency(rgb) if session is not None else None
-        for preset in presets:
-            if is_matte:
-                ideal = matte(rgb, ideal_map(alpha), PRESETS[preset])
-                sums["SAD, true mattes, ideal map", preset].append(sad(ideal, alpha))
-            if saliency is None:
-                continue
-            result = matte(rgb, saliency, PRESETS[preset])
-            if is_matte:
-                sums["SAD, true mattes, the model's map", preset].append(sad(result, alpha))
-            else:
+        maps = perfect_maps(alpha) if is_matte else {}
+        if saliency is not None:
+            maps["the model's map"] = saliency
+        for name, map_ in maps.items():
+            for preset in presets:
+                result = matte(rgb, map_, PRESETS[preset])
+                if is_matte:
+                    sums[f"SAD, true mattes, {name}", preset].append(sad(result, alpha))
+                    continue
                 values = score(result, truth).values
-                for name in ("boundary_f", "boundary_iou", "mae"):
-                    sums[f"{name}, {record.set_name}", preset].append(values[name])
+                for metric in ("boundary_f", "boundary_iou", "mae"):
+                    sums[f"{metric}, {record.set_name}", preset].append(values[metric])
     for (what, preset), values_of in sums.items():
-        yield _row(what, preset, values_of)
-
-
-def _row(what: str, preset: str, values: Sequence[float]) -> Row:
-    return Row(what, preset, float(np.mean(values)), len(values), tuple(values))
+        yield Row(what, preset, tuple(values_of))
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -122,16 +129,16 @@ def table(rows: Sequence[Row]) -> str:
     lines = []
     for what in dict.fromkeys(row.what for row in rows):
         here = [row for row in rows if row.what == what]
-        base = here[0].value
+        base = here[0].mean
         cells = [f"{here[0].preset} {base:.4f}"]
         for row in here[1:]:
-            change = f"{100 * (row.value / base - 1):+.1f} %" if base else "–"
+            change = f"{100 * (row.mean / base - 1):+.1f} %" if base else "–"
             pairs = zip(row.values, here[0].values, strict=True)
             single = [100 * (value / plain - 1) for value, plain in pairs if plain]
             if len(single) > 1:
                 change += f"; {min(single):+.1f} to {max(single):+.1f}"
-            cells.append(f"{row.preset} {row.value:.4f} ({change})")
-        lines.append(f"{what:42} n={here[0].count:<4} " + "   ".join(cells))
+            cells.append(f"{row.preset} {row.mean:.4f} ({change})")
+        lines.append(f"{what:42} n={len(here[0].values):<4} " + "   ".join(cells))
     return "\n".join(lines)
 
 
@@ -155,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = measure_scenes(options.count, options.seed, presets) if options.count > 0 else []
         if options.data is not None:
             rows += measure_masks(options.model, options.data, options.sets.split(","), presets)
-        figures: list[dict[str, Any]] = [vars(row) for row in rows]
+        figures: list[dict[str, Any]] = [{**vars(row), "mean": row.mean} for row in rows]
         if options.out is not None:
             write_json(options.out, {"rows": figures})
         print(json.dumps(figures, indent=2) if options.json else table(rows))
