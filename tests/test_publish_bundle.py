@@ -208,3 +208,35 @@ def test_a_picture_through_the_served_package(chromium: Browser, bundle: Path, s
             [f"/models/{bundle.name}/", list(data.getvalue())],
         )
     assert size == [64, 48, "image/png", "wasm"]
+
+
+@pytest.mark.parametrize("encoding", ["br", "gzip"])
+def test_a_host_that_compresses(chromium: Browser, bundle: Path, served: WebHost, encoding: str) -> None:
+    """What comes down is what the card and README say; progress counts whole files; the second visit fetches none."""
+    served.compression = encoding
+    served.pages["/page/"] = "<!doctype html><title>test</title>"
+    sizes = read_manifest(bundle)["sizes"]
+    models_and_engine = sum(
+        sizes[name]["brotli" if encoding == "br" else encoding] for name in ("int8.onnx", "ort-wasm-simd-threaded.wasm")
+    )
+    with chromium.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{served.origin}/page/")
+        create = """async (folder) => {
+          const { createRemover } = await import(`${folder}demo/assets/remover.js`);
+          const steps = [];
+          const remover = await createRemover({ base: folder, device: 'wasm', onProgress: (p) => steps.push(p) });
+          await remover.dispose();
+          return steps;
+        }"""
+        steps = page.evaluate(create, f"/models/{bundle.name}/")
+        first_visit = served.sent_bytes
+        page.reload()
+        page.evaluate(create, f"/models/{bundle.name}/")
+    raw_bytes = sum((bundle / name).stat().st_size for name in ("int8.onnx", "ort-wasm-simd-threaded.wasm"))
+    assert steps[-1]["loaded"] == steps[-1]["total"] >= raw_bytes
+    assert all(0 <= step["loaded"] <= step["total"] for step in steps)
+    assert models_and_engine < first_visit < models_and_engine + 150_000
+    if encoding == "br":
+        assert f"downloads {models_and_engine / 1e6:.1f} MB" in (bundle / "README.md").read_text()
+    assert served.sent_bytes - first_visit < 150_000

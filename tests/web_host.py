@@ -21,6 +21,7 @@ ISOLATION = {
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+SIBLINGS = {"br": ".br", "gzip": ".gz"}
 
 
 @dataclass
@@ -34,6 +35,8 @@ class WebHost:
     altered: set[str] = field(default_factory=set)  # file names whose middle byte is flipped on the way
     cut_once: dict[str, int] = field(default_factory=dict)  # file name → bytes after which the connection drops, once
     held: dict[str, int] = field(default_factory=dict)  # file name → bytes after which nothing more comes
+    compression: str | None = None  # "br" or "gzip": sends the `.br` or `.gz` siblings where there are some
+    sent_bytes: int = 0  # of bodies
     requests: list[tuple[str, str, str]] = field(default_factory=list)  # method, path, Range
     port: int = 0
     _connections: list[socket.socket] = field(default_factory=list)
@@ -97,6 +100,11 @@ class WebHost:
                 return file if file.is_file() and ".." not in path else None
         return None
 
+    def _encoding(self, handler: BaseHTTPRequestHandler, file: Path) -> str | None:
+        if self.compression is None or self.compression not in handler.headers.get("Accept-Encoding", ""):
+            return None
+        return self.compression if file.with_name(file.name + SIBLINGS[self.compression]).is_file() else None
+
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         path = handler.path.partition("?")[0]
         wanted = handler.headers.get("Range", "")
@@ -117,7 +125,13 @@ class WebHost:
             data = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
         match = re.fullmatch(r"bytes=(\d+)-", wanted)
         start = int(match[1]) if match and self.ranges else 0
+        encoding = self._encoding(handler, file) if file is not None and not wanted else None
+        if encoding is not None:
+            data = file.with_name(file.name + SIBLINGS[encoding]).read_bytes()
+        self.sent_bytes += len(data) - start
         handler.send_response(206 if start else 200)
+        if encoding is not None:
+            handler.send_header("Content-Encoding", encoding)
         if start:
             handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         handler.send_header("Content-Type", kind)
