@@ -180,6 +180,19 @@ def test_trusted_maps_are_kept_and_blurred_ones_mended() -> None:
     assert (guided.fit_guided(rgb, blurred, replace(BALANCED, reach=0)).trust == 1).all()
 
 
+def test_to_best_a_blurred_map_is_but_a_trimap() -> None:
+    pytest.importorskip("pymatting")
+    from u2net.matting import solve_matte
+
+    rgb, alpha, small = scene()
+    exact = guided.fit_guided(rgb, small, BALANCED)
+    assert exact.kappa < 0.5
+    fitted = guided.fit_guided(rgb, ndimage.gaussian_filter(small, 2.0), BALANCED)
+    assert fitted.kappa > 0.9
+    believed = solve_matte(replace(fitted, kappa=0.0))
+    assert np.abs(solve_matte(fitted) - alpha).sum() < 0.95 * np.abs(believed - alpha).sum()
+
+
 def test_best_is_no_worse_than_balanced() -> None:
     pytest.importorskip("pymatting")
     rgb, alpha, small = scene()

@@ -171,8 +171,8 @@ def unsure(p: FloatArray) -> FloatArray:
     return u
 
 
-def mend_map(guide: FloatArray, cells: FloatArray, settings: Refinement) -> tuple[FloatArray, FloatArray]:
-    """The map with its edges where the picture has them, and how far it was to be trusted, 0 to 1: float32 (h, w) each.
+def mend_map(guide: FloatArray, cells: FloatArray, settings: Refinement) -> tuple[FloatArray, FloatArray, float]:
+    """The map with its edges where the picture has them, how far it was to be trusted, 0 to 1, float32 (h, w), and κ.
 
     `guide` is the picture, float32 (3, h, w) in [0, 1], and `cells` the map, both on the map's own pixels.
 
@@ -197,19 +197,20 @@ def mend_map(guide: FloatArray, cells: FloatArray, settings: Refinement) -> tupl
     trust = np.ones_like(cells)
     moves = unsure(cells)
     if settings.reach == 0 or not bool(moves.any()):
-        return cells, trust
+        return cells, trust, 0.0
     around = _dilated(moves > 0, _TRUST_RADIUS + 1)
     sharp = _fit(guide, cells, _TRUST_RADIUS, _TRUST_EPSILON, 0.0, around)
     blurred = _fit(guide, box_mean(cells[None], 1)[0], _TRUST_RADIUS, _TRUST_EPSILON, 0.0, around)
-    left_over, when_blurred = _left_over(sharp), _left_over(blurred)
-    doubt = 1 - 1 / (1 + (left_over * (left_over / when_blurred) ** 2 / _LEFT_OVER) ** 3)
+    left_over = _left_over(sharp)
+    kappa = left_over / _left_over(blurred)
+    doubt = 1 - 1 / (1 + (left_over * kappa**2 / _LEFT_OVER) ** 3)
     around = _dilated(moves > 0, settings.reach + 1)
     wide = _fit(guide, cells, settings.reach, settings.epsilon, settings.confidence, around)
     trust -= np.float32(doubt) * (1 - wide.residual / (wide.variance + np.float32(1e-6))) ** 4
     amount = (1 - trust) * sharp.variance / (sharp.variance + _EDGE_VARIANCE) * moves
     mended = cells + amount * (apply_model(box_mean(wide.coefficients, settings.reach), guide) - cells)
     fitted = guided_coefficients(guide, mended, settings.reach, settings.epsilon, settings.confidence, moves > 0)
-    return cells + amount * (apply_model(fitted, guide) - cells), trust
+    return cells + amount * (apply_model(fitted, guide) - cells), trust, kappa
 
 
 class WorkingGrid:
@@ -286,6 +287,7 @@ class Fitted:
     grid: WorkingGrid
     mended: FloatArray  # m on the cells
     trust: FloatArray  # of the map, 0 to 1, on the cells
+    kappa: float  # κ of `mend_map`: under 1 the colours fit the map better than its blurred self; 0 where all is sure
     maps: FloatArray  # (2, size, size): m and c on the map's pixels
     coefficients: FloatArray  # (4, h, w)
     matte: FloatArray  # (h, w)
@@ -295,7 +297,7 @@ def fit_guided(rgb: ByteArray, saliency: FloatArray, settings: Refinement) -> Fi
     """Parts 1 to 3 of `refine_guided`, of uint8 (H, W, 3) pictures and maps, float32 (size, size)."""
     grid = WorkingGrid(rgb, (saliency.shape[0], saliency.shape[1]), settings.working_side)
     cells = grid.cells_of_map(saliency)
-    mended, trust = mend_map(grid.cells_of_planes(grid.guide), cells, settings)
+    mended, trust, kappa = mend_map(grid.cells_of_planes(grid.guide), cells, settings)
     map_ = saliency + grid.map_of_cells(mended - cells)
     p = grid.sample(map_)
     moves = unsure(p)
@@ -303,7 +305,7 @@ def fit_guided(rgb: ByteArray, saliency: FloatArray, settings: Refinement) -> Fi
     q = p + moves * (apply_model(coefficients, grid.guide) - p)
     correction = grid.correction(q, moves > 0, mended, trust)
     matte = np.clip(q + np.where(moves > 0, grid.sample(correction), np.float32(0)), 0, 1)
-    return Fitted(grid, mended, trust, np.stack((map_, correction)), coefficients, matte)
+    return Fitted(grid, mended, trust, kappa, np.stack((map_, correction)), coefficients, matte)
 
 
 def refine_guided(rgb: ByteArray, saliency: FloatArray, settings: Refinement) -> Iterator[tuple[slice, FloatArray]]:

@@ -4,11 +4,14 @@ Levin, Lischinski & Weiss, "A Closed Form Solution to Natural Image Matting" (20
 colour model fits best. Notable choices:
 
 - The trimap is the mended map of `postprocess`, eroded: a pixel is known where everything within `MARGIN` of the
-  map's pixels is surely subject or surely background. Only the others are solved for.
+  map's pixels, `DOUBTED_MARGIN` where the map is doubted, is surely subject or surely background. Only the others
+  are solved for.
 - What the network says is asked for at the resolution at which it says it: the matte's means over the map's pixels are
-  to be the map, as far as that is trusted. So translucent subjects, which no trimap can know, keep their opacity.
+  to be the map, as far as that is not doubted. So translucent subjects, which no trimap can know, keep their opacity.
 - The matte of the guided filter is a prior, the stronger the less of the map its colours explain nearby: where subject
   and background are textured alike no local model of colour is right, and the large windows of the guided filter are.
+- Where the map is doubted (blurred, and colours tell more than it does) it is but a trimap: the prior and the means
+  hardly count, and the haze that closed-form matting leaves around what it found is taken off.
 - The system is solved on the working grid of `sampling` (here with `MATTING_SIDE`, coarser where much is unknown). What
   the solution changes there is added to the guided filter's matte at full size.
 """
@@ -42,9 +45,13 @@ MATTING_SIDE = 1280  # about the longest side of the working grid: a few seconds
 MOST_UNKNOWN = 200_000  # about as many pixels are solved for, at 2 kB each: where more are unknown the grid is coarser
 SURE = 0.05  # a pixel is surely background under this, surely subject over 1 − this
 MARGIN = 1  # pixels of the map by which sure regions shrink: networks are surest where hair begins
+DOUBTED_MARGIN = 3  # the same where doubt is over a half: as far as networks' edges are off, fur and all
+BLURRED = 0.85  # κ of `mend_map` over which a map is doubted: exact ones have up to 0.82, networks' mostly 0.9 to 1.3
 # Chosen on procedural scenes; see docs/runner.md. The Laplacian's own weights are near 1.
 MAP_WEIGHT = 30.0  # of the matte's means over a trusted map's pixels
 PRIOR_WEIGHT = (0.05, 100.0)  # of the prior: least and most
+DOUBTED_WEIGHT = 1e-4  # the same where all is doubted
+HAZE = 0.05  # where all is doubted this becomes 0, and 1 − this becomes 1
 UNEXPLAINED = 0.005  # where colours leave this share of the map's variance unexplained the prior's weight is 1
 EPSILON = 1e-5  # of the Laplacian: variance of colour (of 1) below which a window counts as flat, as grain is
 _NEAR_RADIUS = 3  # in the map's pixels: over what "nearby" is averaged
@@ -67,7 +74,7 @@ def refine_matting(rgb: ByteArray, saliency: FloatArray, settings: Refinement) -
 
 def matting_side(saliency: FloatArray, height: int, width: int) -> int:
     """The `working_side` for a map, float32 (size, size), of a picture of `height` × `width` pixels."""
-    unknown = float(_unknown(saliency, MARGIN).mean()) * height * width
+    unknown = float(_unknown(saliency, DOUBTED_MARGIN).mean()) * height * width
     k = working_factor(height, width, MATTING_SIDE)
     if unknown <= MOST_UNKNOWN * k**2:
         return MATTING_SIDE
@@ -86,12 +93,16 @@ def solve_matte(fitted: Fitted) -> FloatArray:
     """The closed-form matte, float32 (h, w) in [0, 1], on the working grid of a fit of the guided filter.
 
     Of the unknown pixels, with α₀ the guided filter's matte, L the matting Laplacian, D the means over the map's pixels
-    (cells), m the mended map and n the pixels of the grid to one of the map: the minimum of
+    (cells), m the mended map, n the pixels of the grid to one of the map, and trust and κ those of `mend_map`: the
+    minimum of
 
-        αᵀ L α + w · |α − α₀|² + λ · n · trust · |D α − m|²        w = clip((ρ / ρ₀)², 0.05, 100)
+        αᵀ L α + w · |α − α₀|² + λ · n · (1 − d)⁸ · |D α − m|²
+
+        w = clip((ρ / ρ₀)², 0.05, 100)^(1 − d) · 0.0001^d        d = (1 − trust) / (1 + (0.85 / κ)³²)
 
     where ρ is the share of m's variance that the linear models of windows of radius 2 on the cells leave over, both
-    averaged over windows of radius 3. Back-projection as in `postprocess` does the rest.
+    averaged over windows of radius 3. Back-projection as in `postprocess`, with (1 − d)⁸ as trust, does the rest. Then,
+    with h = 0.05 · d, what is under h becomes 0 and what is over 1 − h becomes 1, linear between.
     """
     try:
         import pymatting  # noqa: F401
@@ -102,16 +113,22 @@ def solve_matte(fitted: Fitted) -> FloatArray:
     grid = fitted.grid
     solved = np.array(fitted.matte, order="C")
     p = grid.sample(fitted.maps[0])
-    unknown = _unknown(p, max(1, round(MARGIN * float(np.sqrt(p.size / fitted.maps[0].size)))))
+    doubt_of_cells = (1 - fitted.trust) * (fitted.kappa**32 / (fitted.kappa**32 + BLURRED**32))
+    doubt = grid.sample(grid.map_of_cells(doubt_of_cells))
+    scale = float(np.sqrt(p.size / fitted.maps[0].size))
+    margin, doubted_margin = (max(1, round(margin * scale)) for margin in (MARGIN, DOUBTED_MARGIN))
+    unknown = _unknown(p, margin) | (_unknown(p, doubted_margin) & (doubt > 0.5))
     free = np.flatnonzero(unknown)
     if free.size == 0 or min(p.shape) < 3:  # nothing to find out, or no room for the 3×3 windows
         return solved
     before = solved.reshape(-1).astype(np.float64)
     unexplained = unexplained_share(grid.cells_of_planes(grid.guide), fitted.mended, _NEAR_RADIUS)
     weight = np.clip((unexplained / np.float32(UNEXPLAINED)) ** 2, *PRIOR_WEIGHT)
+    weight = weight ** (1 - doubt_of_cells) * np.float32(DOUBTED_WEIGHT) ** doubt_of_cells
     prior_weight = grid.sample(grid.map_of_cells(weight)).reshape(-1)[free].astype(np.float64)
     means = sparse.csr_matrix(sparse.kron(*grid.cell_averages(), format="csr"))
-    map_weight = (MAP_WEIGHT * p.size / fitted.trust.size) * fitted.trust.reshape(-1).astype(np.float64)
+    trust = (1 - doubt_of_cells) ** 8  # nearly nothing where most is doubt
+    map_weight = (MAP_WEIGHT * p.size / trust.size) * trust.reshape(-1).astype(np.float64)
     missing = map_weight * (fitted.mended.reshape(-1) - means @ before)
     means = means[:, free]
     with redirect_stdout(sys.stderr):  # pymatting prints advice, and standard output may carry a picture
@@ -122,8 +139,9 @@ def solve_matte(fitted: Fitted) -> FloatArray:
         change = _solve(system.tocsc(), right)
     solved.reshape(-1)[free] = np.clip(before[free] + np.nan_to_num(change), 0, 1)
     moves = unknown & (unsure(solved) > 0)
-    correction = grid.sample(grid.correction(solved, moves, fitted.mended, fitted.trust))
-    return np.where(moves, np.clip(solved + correction, 0, 1), solved)
+    correction = grid.sample(grid.correction(solved, moves, fitted.mended, trust))
+    solved = np.where(moves, solved + correction, solved)
+    return np.clip((solved - HAZE * doubt) / (1 - 2 * HAZE * doubt), 0, 1)
 
 
 def _laplacian_rows(pixels: ByteArray, unknown: npt.NDArray[np.bool_]) -> csr_matrix:
