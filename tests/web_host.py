@@ -100,10 +100,12 @@ class WebHost:
                 return file if file.is_file() and ".." not in path else None
         return None
 
-    def _encoding(self, handler: BaseHTTPRequestHandler, file: Path) -> str | None:
+    def _sibling(self, handler: BaseHTTPRequestHandler, file: Path) -> Path | None:
+        """The compressed copy that is sent instead."""
         if self.compression is None or self.compression not in handler.headers.get("Accept-Encoding", ""):
             return None
-        return self.compression if file.with_name(file.name + SIBLINGS[self.compression]).is_file() else None
+        sibling = file.with_name(file.name + SIBLINGS[self.compression])
+        return sibling if sibling.is_file() else None
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         path = handler.path.partition("?")[0]
@@ -125,13 +127,13 @@ class WebHost:
             data = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
         match = re.fullmatch(r"bytes=(\d+)-", wanted)
         start = int(match[1]) if match and self.ranges else 0
-        encoding = self._encoding(handler, file) if file is not None and not wanted else None
-        if encoding is not None:
-            data = file.with_name(file.name + SIBLINGS[encoding]).read_bytes()
+        sibling = self._sibling(handler, file) if file is not None and not wanted else None
+        if sibling is not None:
+            data = sibling.read_bytes()
         self.sent_bytes += len(data) - start
         handler.send_response(206 if start else 200)
-        if encoding is not None:
-            handler.send_header("Content-Encoding", encoding)
+        if sibling is not None:
+            handler.send_header("Content-Encoding", str(self.compression))
         if start:
             handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         handler.send_header("Content-Type", kind)
