@@ -47,7 +47,7 @@ SURE = 0.05  # a pixel is surely background under this, surely subject over 1 âˆ
 MARGIN = 1  # pixels of the map by which sure regions shrink: networks are surest where hair begins
 DOUBTED_MARGIN = 3  # the same where doubt is over a half: as far as networks' edges are off, fur and all
 BLURRED = 0.85  # Îº of `mend_map` over which a map is doubted: exact ones have up to 0.82, networks' mostly 0.9 to 1.3
-# Chosen on procedural scenes; see docs/runner.md. The Laplacian's own weights are near 1.
+# How these and those above were chosen is in docs/runner.md. The Laplacian's own weights are near 1.
 MAP_WEIGHT = 30.0  # of the matte's means over a trusted map's pixels
 PRIOR_WEIGHT = (0.05, 100.0)  # of the prior: least and most
 DOUBTED_WEIGHT = 1e-4  # the same where all is doubted
@@ -113,7 +113,8 @@ def solve_matte(fitted: Fitted) -> FloatArray:
     grid = fitted.grid
     solved = np.array(fitted.matte, order="C")
     p = grid.sample(fitted.maps[0])
-    doubt_of_cells = (1 - fitted.trust) * (fitted.kappa**32 / (fitted.kappa**32 + BLURRED**32))
+    blurred = 1 / (1 + (BLURRED / max(fitted.kappa, 0.1)) ** 32)
+    doubt_of_cells = (1 - fitted.trust) * blurred
     doubt = grid.sample(grid.map_of_cells(doubt_of_cells))
     scale = float(np.sqrt(p.size / fitted.maps[0].size))
     margin, doubted_margin = (max(1, round(margin * scale)) for margin in (MARGIN, DOUBTED_MARGIN))
