@@ -64,7 +64,7 @@ def stages(web_dist: Path) -> list[str | Path]:
     python = (sys.executable, "-m")
     options: tuple[str | Path, ...] = ("--model", "lite", "--weights", weights, "--fp16", "--parity-count", "1")
     run_once(fp32, [weights], *python, "export", *options, "--out", fp32)
-    run_once(int8, [fp32], *python, "quantize", fp32, "--fast", "--count", "8", "--check", "4", "--out", int8)
+    run_once(int8, [fp32], *python, "quantize", fp32, "--fast", "--count", "8", "--check", "32", "--out", int8)
     options = ("--no-latency", "--limit", "4", "--workers", "1", "--out", report)
     run_once(report / "report.html", [int8], *python, "eval", fp32, int8, *options)
     (BUILD / "policy.toml").write_text(POLICY)
