@@ -20,7 +20,7 @@ NODE  := eval/browser/node_modules/.package-lock.json
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup export quantize eval gate publish web demo sensitivity compare-int8 bench gallery preview fuzz chromium \
+.PHONY: help setup export quantize engine eval gate publish web demo sensitivity compare-int8 bench gallery preview fuzz chromium \
         lint test lock clean
 
 help: ## this list
@@ -54,6 +54,14 @@ quantize: $(BUILD)/int8.onnx ## float ONNX → build/MODEL/int8.onnx with the sa
 
 $(BUILD)/int8.onnx: $(BUILD)/fp32.onnx $(wildcard quantize/*.py) | $(VENV)
 	$(PY) -m quantize $< $(if $(CALIB),--calib $(CALIB)) --count $(COUNT) --out $@
+
+engine: build/engine/engine.wasm $(BUILD)/int8.u2e ## the engine, and MODEL as the file that it runs
+
+build/engine/engine.wasm: $(wildcard engine/src/*.c engine/src/*.h) engine/build.py | $(VENV)
+	$(PY) -m engine build --out $@
+
+$(BUILD)/int8.u2e: $(BUILD)/int8.onnx $(wildcard engine/*.py) | $(VENV)
+	$(PY) -m engine pack $< --out $@
 
 eval: $(BUILD)/int8.onnx $(NODE) chromium | $(VENV) ## mask quality and browser latency → build/report/report.html
 	$(PY) -m eval $(BUILD)/fp32.onnx $< $(if $(EVAL),--data $(EVAL)) --policy eval/policy.toml --out build/report
