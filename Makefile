@@ -55,10 +55,12 @@ quantize: $(BUILD)/int8.onnx ## float ONNX → build/MODEL/int8.onnx with the sa
 $(BUILD)/int8.onnx: $(BUILD)/fp32.onnx $(wildcard quantize/*.py) | $(VENV)
 	$(PY) -m quantize $< $(if $(CALIB),--calib $(CALIB)) --count $(COUNT) --out $@
 
-engine: build/engine/engine.wasm $(BUILD)/int8.u2e ## the engine, and MODEL as the file that it runs
+engine: build/engine/.built $(BUILD)/int8.u2e ## the engine, and MODEL as the file that it runs
 
-build/engine/engine.wasm: $(wildcard engine/src/*.c engine/src/*.h) engine/build.py | $(VENV)
-	$(PY) -m engine build --out $@
+build/engine/.built: $(wildcard engine/src/*.c engine/src/*.h) engine/build.py | $(VENV)
+	$(PY) -m engine build --out build/engine/engine.wasm
+	$(PY) -m engine build --threads --out build/engine/engine-threads.wasm
+	@touch $@
 
 $(BUILD)/int8.u2e: $(BUILD)/int8.onnx $(wildcard engine/*.py) | $(VENV)
 	$(PY) -m engine pack $< --out $@

@@ -32,12 +32,35 @@ FLAGS = (
 )
 
 
-def build_wasm(out: str | os.PathLike[str]) -> int:
-    """Compile the engine to `out`; returns its size in bytes. Raises `ConfigError` where the compiler is missing."""
+#: For several threads over one memory, which the host makes and imports as `env.memory`.
+THREAD_FLAGS = (
+    "-DU2E_THREADS",
+    "-matomics",
+    "-Wl,--import-memory",
+    "-Wl,--shared-memory",
+    "-Wl,--export=__stack_pointer",
+)
+
+
+def build_wasm(out: str | os.PathLike[str], threads: bool = False) -> int:
+    """Compile the engine to `out`, with `threads` for several; returns its size in bytes.
+
+    Raises `ConfigError` where the compiler is missing.
+    """
     target = check_path(out)
     sources = sorted(path.name for path in SOURCES.glob("*.c"))
     with atomic_path(target) as temporary:
-        command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, "-o", str(temporary.resolve()), *sources]
+        command = [
+            sys.executable,
+            "-m",
+            "ziglang",
+            "cc",
+            *FLAGS,
+            *(THREAD_FLAGS if threads else ()),
+            "-o",
+            str(temporary.resolve()),
+            *sources,
+        ]
         result = subprocess.run(command, cwd=SOURCES, capture_output=True, text=True, check=False)
         if result.returncode:
             message = " ".join(result.stderr.split())[-400:]

@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     pack.add_argument("--json", action="store_true", help="print the sidecar")
     build = commands.add_parser("build", help="C → engine.wasm")
     build.add_argument("--out", type=Path, required=True, metavar="engine.wasm")
+    build.add_argument("--threads", action="store_true", help="for several threads over one memory")
     arguments = parser.parse_args(argv)
     try:
         if arguments.command == "pack":
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             from .build import build_wasm
 
-            size_bytes = build_wasm(arguments.out)
+            size_bytes = build_wasm(arguments.out, arguments.threads)
             print(f"{arguments.out}  {size_bytes:,} bytes", file=sys.stderr)
     except U2NetError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,6 +1,7 @@
 // What the host calls; docs/engine.md describes it.
 #include "memory.h"
 #include "network.h"
+#include "team.h"
 
 #define EXPORT(name) __attribute__((export_name(#name)))
 
@@ -17,8 +18,8 @@ static void clear_border(View view) {
   __builtin_memset(pixel(view, view.height, -1), 0, (u32)(view.row_bytes + view.pixel_bytes));
 }
 
-static void run_phase(const Step *step, i32 phase, Share share) {
-  u8 *scratch = network.scratch[share.part];
+/// One share of one phase of a step; `scratch` is that of the calling thread.
+static void run_phase(const Step *step, i32 phase, Share share, u8 *scratch) {
   if (phase == 0 && share.part == 0 && step->cleared.origin) clear_border(step->cleared);
   switch (step->kind) {
     case STEP_STEM:
@@ -71,6 +72,11 @@ EXPORT(u2e_reserve) u8 *u2e_reserve(u32 bytes) {
 EXPORT(u2e_load) u32 u2e_load(i32 threads) {
   network.count = 0;
   if (!file) return STATUS_NOT_LOADED;
+#ifdef U2E_THREADS
+  team_reset();
+#else
+  threads = 1;
+#endif
   enum Status status = load(&network, file, file_bytes, max_i32(1, min_i32(threads, MAX_THREADS)), &fault_place);
   if (status != STATUS_OK) network.count = 0;
   return status;
@@ -96,7 +102,11 @@ EXPORT(u2e_steps) i32 u2e_steps(void) { return network.count; }
 EXPORT(u2e_run_steps) u32 u2e_run_steps(i32 begin, i32 end) {
   if (!network.count) return STATUS_NOT_LOADED;
   for (i32 i = max_i32(0, begin); i < min_i32(end, network.count); i++)
-    for (i32 phase = 0; phase < network.steps[i].phases; phase++) run_phase(&network.steps[i], phase, (Share){0, 1});
+    for (i32 phase = 0; phase < network.steps[i].phases; phase++)
+      if (!team_run(&network, i, phase, run_phase)) {
+        network.count = 0;  // the lost helper may still write to it
+        return STATUS_HELPER_LOST;
+      }
   return STATUS_OK;
 }
 
@@ -110,3 +120,21 @@ EXPORT(u2e_step_kind) i32 u2e_step_kind(i32 index) {
 
 /// Where the arena begins, for tests.
 EXPORT(u2e_arena) u8 *u2e_arena(void) { return network.arena; }
+
+#ifdef U2E_THREADS
+/// Top of the stack of helper `number` (1 … threads − 1), for its instance's `__stack_pointer`.
+EXPORT(u2e_stack) u8 *u2e_stack(i32 number) {
+  if (!network.count || number < 1 || number >= network.threads) return 0;
+  return network.stacks + (u32)number * STACK_BYTES;
+}
+
+/// Help with every run from now on, as helper `number`; returns after `u2e_dismiss`. Not for the browser's main thread.
+EXPORT(u2e_help) u32 u2e_help(i32 number) {
+  if (!network.count || number < 1 || number >= network.threads) return STATUS_NOT_LOADED;
+  team_help(&network, network.scratch[number], run_phase);
+  return STATUS_OK;
+}
+
+/// Let all helpers return from `u2e_help`.
+EXPORT(u2e_dismiss) void u2e_dismiss(void) { team_dismiss(); }
+#endif

@@ -69,4 +69,5 @@ enum Status {
   STATUS_MALFORMED = 5,      // a field outside of what the specification allows
   STATUS_MEMORY = 6,         // the memory that it needs cannot be had
   STATUS_NOT_LOADED = 7,     // nothing to run
+  STATUS_HELPER_LOST = 8,    // a helping thread took work and did not finish it
 };

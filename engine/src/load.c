@@ -8,12 +8,20 @@
 #include "memory.h"
 #include "network.h"
 
+// Nothing here takes time.
+#pragma clang attribute push(__attribute__((minsize)), apply_to = function)
+
 enum {
   MAX_FUSED_MAPS = 16,
   MAX_HIDDEN = 1024,
   MAX_STEP = 8,
   WINOGRAD_BOUND = 1 << 25,
 };
+
+/// A share of the work takes some 30 microseconds at least: several times what waking a thread takes.
+static const u64 LEAST_SHARE = 3 * 1000 * 1000;
+/// Shares for each thread, so that one that was interrupted holds up little.
+static const u64 SHARES_PER_THREAD = 4;
 
 /// Multiplications of one run: 1.5 times those of the largest U²-Net at 1024 × 1024.
 static const u64 MAX_PRODUCTS = 600ull * 1000 * 1000 * 1000;
@@ -27,6 +35,7 @@ typedef struct {
   u8 *arena;
   Network *network;
   u64 products;
+  u64 work;           // of the operator being loaded, in products of the fastest kernel
   u64 scratch_bytes;  // of one thread
 } Loader;
 
@@ -173,6 +182,12 @@ static i32 same_shape(View a, View b) {
   return a.height == b.height && a.width == b.width && a.channels == b.channels;
 }
 
+/// Count `products`, each of which takes `cost` times the time of one in the Winograd kernel.
+static void count_products(Loader *loader, u64 products, u64 cost) {
+  loader->products += products;
+  loader->work += products * cost;
+}
+
 static u64 pixels(View view) { return (u64)view.height * (u64)view.width; }
 
 static enum Status load_stem(Loader *loader, const OperatorRecord *record, Step *step) {
@@ -207,7 +222,7 @@ static enum Status load_stem(Loader *loader, const OperatorRecord *record, Step 
   if (!stem.weights || !stem.multiplier || !stem.bias) return STATUS_MALFORMED;
   stem.planes = allocate(stem_plane_bytes(stem.input_height, stem.input_width, stem.kernel, stem.step, stem.padding));
   if (!stem.planes) return STATUS_MEMORY;
-  loader->products += taps * (u64)output.channels * pixels(output);
+  count_products(loader, taps * (u64)output.channels * pixels(output), 2);
   step->kind = STEP_STEM, step->phases = 2, step->stem = stem;
   return STATUS_OK;
 }
@@ -247,7 +262,7 @@ static enum Status load_convolution(Loader *loader, const OperatorRecord *record
   const i32 *bias = constant(loader, record->constants[1], channels, sizeof(i32));
   const float *scale = constant(loader, record->constants[2], channels, sizeof(float));
   if (!weights || !bias || !scale) return STATUS_MALFORMED;
-  loader->products += 9 * channels * (u64)input.channels * pixels(output);
+  count_products(loader, 9 * channels * (u64)input.channels * pixels(output), record->integers[0] == 1 ? 1 : 2);
   if (suits_winograd(record, input, output, weights, bias)) {
     i16 *transformed = allocate(winograd_weight_bytes(output.channels, input.channels));
     i32 *scaled_bias = allocate(channels * sizeof(i32));
@@ -278,6 +293,7 @@ static enum Status load_pool(Loader *loader, const OperatorRecord *record, Step 
   View input = view_of(loader, record->input), output = view_of(loader, record->output);
   if ((input.height + 1) / 2 != output.height || (input.width + 1) / 2 != output.width) return STATUS_MALFORMED;
   if (input.channels != output.channels) return STATUS_MALFORMED;
+  loader->work += 8 * pixels(output) * (u64)output.channels;
   step->kind = STEP_POOL, step->phases = 1;
   step->pool.input = input, step->pool.output = output;
   return STATUS_OK;
@@ -294,6 +310,7 @@ static enum Status load_resize(Loader *loader, const OperatorRecord *record, Ste
   if (!slice_is_valid(loader, record->input, BUFFER_ACTIVATION)) return STATUS_MALFORMED;
   View input = view_of(loader, record->input), output = view_of(loader, record->output);
   if (input.channels != output.channels) return STATUS_MALFORMED;
+  loader->work += 8 * pixels(output) * (u64)output.channels;
   step->kind = STEP_RESIZE, step->phases = 1;
   step->resize.input = input, step->resize.output = output;
   step->resize.rows = taps_for(input.height, output.height);
@@ -308,6 +325,7 @@ static enum Status load_add(Loader *loader, const OperatorRecord *record, Step *
   View first = view_of(loader, record->input), second = view_of(loader, record->second);
   View output = view_of(loader, record->output);
   if (!same_shape(first, output) || !same_shape(second, output)) return STATUS_MALFORMED;
+  loader->work += 8 * pixels(output) * (u64)output.channels;
   step->kind = STEP_ADD, step->phases = 1;
   step->add.first = first, step->add.second = second, step->add.output = output;
   step->add.first_scale = record->floats[0], step->add.second_scale = record->floats[1];
@@ -335,6 +353,7 @@ static enum Status load_gate(Loader *loader, const OperatorRecord *record, Step 
   if (!gate.reduce || !gate.expand) return STATUS_MALFORMED;
   if (!gate.mean || !gate.multiplier) return STATUS_MEMORY;
   need_scratch(loader, hidden * sizeof(float));
+  loader->work += 16 * pixels(output) * channels;
   step->kind = STEP_GATE, step->phases = 3, step->gate = gate;
   return STATUS_OK;
 }
@@ -348,7 +367,7 @@ static enum Status load_side(Loader *loader, const OperatorRecord *record, Step 
   u64 channels = (u64)round_up(input.channels, 8);
   const i16 *weights = constant(loader, record->constants[0], 9 * channels, sizeof(i16));
   if (!weights) return STATUS_MALFORMED;
-  loader->products += 9 * channels * pixels(input);
+  count_products(loader, 9 * channels * pixels(input), 4);
   step->kind = STEP_SIDE, step->phases = 1;
   step->side.input = input, step->side.output = output, step->side.weights = weights;
   step->side.scale = record->floats[0], step->side.bias = record->floats[1];
@@ -377,6 +396,7 @@ static enum Status load_fuse(Loader *loader, const OperatorRecord *record, Step 
     widest = max_i32(widest, maps[i].width);
   }
   need_scratch(loader, (u64)widest * sizeof(float));
+  loader->work += 100 * (u64)fused.height * (u64)fused.width * count;
   step->kind = STEP_FUSE, step->phases = 2;
   step->fuse = (Fuse){
       .maps = maps,
@@ -493,13 +513,19 @@ enum Status load(Network *network, u8 *file, u32 bytes, i32 threads, u32 *place)
     return STATUS_MEMORY;
   for (u32 i = 0; i < header->operators; i++) {
     *place = i;
+    loader.work = 0;
     status = load_operator(&loader, i, &network->steps[i]);
     if (status == STATUS_OK && loader.products > MAX_PRODUCTS) status = STATUS_MALFORMED;
     if (status != STATUS_OK) return status;
     clear_at_first_write(&loader, i, &network->steps[i]);
+    u64 most = threads > 1 ? SHARES_PER_THREAD * (u64)threads : 1, parts = loader.work / LEAST_SHARE;
+    network->steps[i].parts = (i32)(parts < 1 ? 1 : parts > most ? most : parts);
   }
   for (i32 t = 0; t < threads; t++)
     if (!(network->scratch[t] = allocate(loader.scratch_bytes))) return STATUS_MEMORY;
+  if (threads > 1 && !(network->stacks = allocate((u64)threads * STACK_BYTES))) return STATUS_MEMORY;
   network->count = (i32)header->operators;
   return STATUS_OK;
 }
+
+#pragma clang attribute pop

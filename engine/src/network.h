@@ -2,6 +2,8 @@
 #pragma once
 #include "kernels.h"
 
+enum { STACK_BYTES = 65536 };
+
 enum StepKind {
   STEP_STEM,
   STEP_WINOGRAD,
@@ -16,8 +18,9 @@ enum StepKind {
 
 typedef struct {
   enum StepKind kind;
-  i32 phases;      // between two phases all threads wait for each other
-  View cleared;    // the buffer whose border this step clears, being the first to write there; no origin: none
+  i32 phases;    // one after the other; the shares of one can be done side by side
+  i32 parts;     // shares that each phase is cut into
+  View cleared;  // the buffer whose border this step clears, being the first to write there; no origin: none
   union {
     Stem stem;
     Winograd winograd;
@@ -54,6 +57,7 @@ typedef struct {
   float *input, *output;
   i32 input_height, input_width, output_height, output_width;
   u8 **scratch;  // one piece for each thread
+  u8 *stacks;    // of the helping threads
 } Network;
 
 /// Check `file` and prepare to run it; on failure a status, and in `*place` the number of the record at fault.

@@ -287,7 +287,8 @@ static void write_tiles(const Winograd *job, const i32 *sums, i32 sums_step, i32
 void winograd_run(const Winograd *job, u8 *scratch, Share share) {
   View input = job->input;
   i32 across = (input.width + 3) / 4, down = (input.height + 3) / 4, begin, end;
-  share_out(share, across * down, &begin, &end);
+  share_out(share, (across * down + 3) / 4, &begin, &end);
+  begin *= 4, end = min_i32(end * 4, across * down);
   i32 input_step = input_component(job->stride) / (i32)sizeof(i16);
   i32 sums_step = sums_component(job->output.channels) / (i32)sizeof(i32);
   i16 *transformed = (i16 *)scratch;

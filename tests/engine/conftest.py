@@ -13,16 +13,23 @@ from tests.engine.host import EngineHost
 
 
 @pytest.fixture(scope="session")
-def wasm_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """engine.wasm for one thread (False) and for several (True)."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # which all processes of this run share
-    path = folder / "engine.wasm"
-    with path.with_suffix(".lock").open("w") as lock:
+    paths = {False: folder / "engine.wasm", True: folder / "engine-threads.wasm"}
+    with (folder / "engine.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            build_wasm(path)
-    return path
+        for threads, path in paths.items():
+            if not path.exists():
+                build_wasm(path, threads)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def wasm_path(built: dict[bool, Path]) -> Path:
+    return built[False]
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 
 from engine.format import read_model, write_model
+from engine.graph import Network
 from engine.pack import pack_network
 from engine.reference import run_reference
 from tests.engine.host import EngineHost
 from tests.engine.networks import random_network, random_picture
 
+FOLDER = Path(__file__).parent
 CASES = [
     {"seed": 0},
     {"seed": 1, "height": 32, "width": 32, "widths": (16, 24)},
@@ -35,14 +38,38 @@ def test_the_map_is_the_references_bit_for_bit(host: EngineHost, case: dict) -> 
     assert expected.std() > 0.01
 
 
-def test_a_host_of_thirty_lines_runs_it(wasm_path: Path, tmp_path: Path) -> None:
-    network = random_network(5)
+def prepare(folder: Path, network: Network) -> tuple[list[Path], np.ndarray]:
+    """Files for a host in Node, the last being the one that it writes; and what should be in it."""
     file = write_model(pack_network(network).model)
     picture = random_picture(5, *network.input_size)
-    (tmp_path / "model.u2e").write_bytes(file)
-    (tmp_path / "input.f32").write_bytes(picture.tobytes())
-    script = Path(__file__).parent / "run_engine.mjs"
-    names = ["model.u2e", "input.f32", "output.f32"]
-    subprocess.run(["node", script, wasm_path, *(tmp_path / name for name in names)], check=True)
-    written = np.fromfile(tmp_path / "output.f32", np.float32).reshape(network.output_size)
-    np.testing.assert_array_equal(written, run_reference(read_model(file), picture))
+    paths = [folder / "model.u2e", folder / "input.f32", folder / "output.f32"]
+    paths[0].write_bytes(file)
+    paths[1].write_bytes(picture.tobytes())
+    return paths, run_reference(read_model(file), picture)
+
+
+def test_a_host_of_thirty_lines_runs_it(wasm_path: Path, tmp_path: Path) -> None:
+    network = random_network(5)
+    paths, expected = prepare(tmp_path, network)
+    subprocess.run(["node", FOLDER / "run_engine.mjs", wasm_path, *paths], check=True)
+    written = np.fromfile(paths[-1], np.float32).reshape(network.output_size)
+    np.testing.assert_array_equal(written, expected)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_any_number_of_threads_gives_the_same_map(built: dict[bool, Path], tmp_path: Path, threads: int) -> None:
+    network = random_network(6, 190, 201, (24, 40))
+    paths, expected = prepare(tmp_path, network)
+    command: list[str | Path] = ["node", FOLDER / "run_threads.mjs", built[True], *paths, str(threads)]
+    subprocess.run(command, check=True, env={**os.environ, "RUNS": "20"}, timeout=60)
+    written = np.fromfile(paths[-1], np.float32).reshape(network.output_size)
+    np.testing.assert_array_equal(written, expected)
+
+
+def test_helpers_that_are_gone_are_not_waited_for(built: dict[bool, Path], tmp_path: Path) -> None:
+    network = random_network(7, 190, 201, (24, 40))
+    paths, expected = prepare(tmp_path, network)
+    command: list[str | Path] = ["node", FOLDER / "run_threads.mjs", built[True], *paths, "3"]
+    subprocess.run(command, check=True, env={**os.environ, "LOSE_HELPERS": "1"}, timeout=60)
+    written = np.fromfile(paths[-1], np.float32).reshape(network.output_size)
+    np.testing.assert_array_equal(written, expected)
