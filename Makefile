@@ -47,7 +47,7 @@ $(DEV): $(VENV)
 
 export: $(BUILD)/fp32.onnx ## checkpoint → build/MODEL/fp32.onnx, fp16.onnx, .ort, proven against PyTorch
 
-$(BUILD)/fp32.onnx: $(WEIGHTS) $(wildcard export/*.py export/passes/*.py) u2net/model.py u2net/checkpoint.py u2net/onnx_import.py | $(VENV)
+$(BUILD)/fp32.onnx: $(WEIGHTS) $(wildcard export/*.py export/passes/*.py) u2net/network/model.py u2net/network/checkpoint.py u2net/network/onnx_import.py | $(VENV)
 	$(PY) -m export --model $(MODEL) --weights $(WEIGHTS) --fp16 --ort --out $@
 
 quantize: $(BUILD)/int8.onnx ## float ONNX → build/MODEL/int8.onnx with the same masks
@@ -92,8 +92,8 @@ $(NODE): eval/browser/package-lock.json
 	cd eval/browser && npm ci --no-fund --no-audit
 	@touch $@
 
-tests/transformers_js/node_modules/.package-lock.json: tests/transformers_js/package-lock.json
-	cd tests/transformers_js && npm ci --ignore-scripts --no-fund --no-audit
+tests/publish/transformers_js/node_modules/.package-lock.json: tests/publish/transformers_js/package-lock.json
+	cd tests/publish/transformers_js && npm ci --ignore-scripts --no-fund --no-audit
 	@touch $@
 
 # ---- measurements that take longer than a test may ----------------------------------------------------------------
@@ -120,7 +120,7 @@ preview: | $(VENV) ## a page of procedural scenes → build/procedural.png
 	$(PY) -m datasets preview --out build/procedural.png
 
 fuzz: | $(DEV) ## ten thousand hostile files
-	$(PY) -m attacks.fuzz --cases 10000
+	$(PY) -m tests.attacks.fuzz --cases 10000
 
 # ---- proof --------------------------------------------------------------------------------------------------------
 
@@ -135,7 +135,7 @@ lint: | $(DEV) ## ruff and mypy
 	$(PY) -m mypy
 
 # One thread for each test process: two that wait for each other cost several times as much.
-test: lint $(NODE) tests/transformers_js/node_modules/.package-lock.json web chromium | $(DEV) ## everything that must hold
+test: lint $(NODE) tests/publish/transformers_js/node_modules/.package-lock.json web chromium | $(DEV) ## everything that must hold
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup --durations 15
 
 lock: | $(DEV) ## write constraints.txt anew from what is installed

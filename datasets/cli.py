@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from u2net.artifact import atomic_path, canonical_json, check_path
 from u2net.errors import ConfigError, OutputError, U2NetError
+from u2net.files import atomic_path, canonical_json, check_path
 
 from .folder import PairFolder
 from .public import PUBLIC_SETS, open_public

@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from u2net.artifact import check_path
 from u2net.decode import MAX_PIXELS, load_image
 from u2net.errors import DataError, ImageError, U2NetError
+from u2net.files import check_path
 
 __all__ = ["IMAGE_SUFFIXES", "MASK_THRESHOLD", "ImageFolder", "ImageRecord", "PairFolder", "PairRecord"]
 

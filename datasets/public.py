@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from u2net.artifact import check_path
 from u2net.errors import DataError
+from u2net.files import check_path
 
 from .folder import PairFolder, PairRecord
 

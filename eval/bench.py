@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from u2net.artifact import canonical_json
 from u2net.errors import ConfigError
+from u2net.files import canonical_json
 
 from .metrics import Truth, score
 from .quality import Predictor, Sample, open_samples

@@ -25,8 +25,8 @@ import numpy.typing as npt
 from datasets.folder import PairFolder
 from datasets.synthetic import SyntheticSet
 from eval.metrics import Truth, score
-from u2net.artifact import write_json
 from u2net.errors import ConfigError, U2NetError
+from u2net.files import write_json
 from u2net.foreground import estimate_foreground
 from u2net.infer import Session
 from u2net.postprocess import PRESETS, matte

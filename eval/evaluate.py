@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from u2net.artifact import canonical_json, check_path, write_json
+from u2net.files import canonical_json, check_path, write_json
 
 from .gate import judge_report, load_policy
 from .latency import add_arguments, load_pictures, measure_latency, print_latency, settings_from

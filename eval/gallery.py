@@ -19,11 +19,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from datasets.folder import ImageFolder
 from datasets.synthetic import SyntheticSet
-from u2net.artifact import write_bytes
 from u2net.composite import Background
 from u2net.decode import load_image
 from u2net.encode import write_picture
 from u2net.errors import ConfigError, U2NetError
+from u2net.files import write_bytes
 from u2net.postprocess import PRESETS
 from u2net.remover import Cutout, Remover
 

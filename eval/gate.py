@@ -31,8 +31,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from u2net.artifact import atomic_path, canonical_json, check_path, write_json
 from u2net.errors import ArtifactError, ConfigError
+from u2net.files import atomic_path, canonical_json, check_path, write_json
 
 from .metrics import MATTE_METRICS, METRICS
 

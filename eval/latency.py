@@ -30,8 +30,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from u2net.artifact import canonical_json, write_bytes, write_json
 from u2net.errors import ConfigError, ImageError, ModelError, U2NetError
+from u2net.files import canonical_json, write_bytes, write_json
 from u2net.preprocess import resize_bilinear
 
 from .engines import BACKENDS, Backend, Engine, EngineDied, EngineError

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from u2net.artifact import check_path, sha256_file
 from u2net.errors import ConfigError, ModelError
+from u2net.files import check_path, sha256_file
 from u2net.preprocess import resize_for_network, to_tensor
 
 __all__ = ["Candidate", "GraphFacts", "TransferSizes", "candidates", "graph_facts", "transfer_sizes"]

@@ -166,7 +166,7 @@ class Predictor:
             return
         import torch
 
-        from u2net.checkpoint import load_checkpoint
+        from u2net.network.checkpoint import load_checkpoint
 
         torch.set_num_threads(1)
         model = load_checkpoint(candidate.path)

@@ -15,8 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from u2net.artifact import atomic_path, read_sidecar, sha256_file, write_json
+from u2net.artifact import read_sidecar
 from u2net.errors import ArtifactError
+from u2net.files import atomic_path, sha256_file, write_json
 
 from .gate import REPORT_SCHEMA_VERSION
 from .models import Candidate, transfer_sizes

@@ -31,8 +31,8 @@ import numpy as np
 from PIL import Image
 
 from datasets.synthetic import SyntheticSet
-from u2net.artifact import write_json
 from u2net.errors import ConfigError, QualityError, U2NetError
+from u2net.files import write_json
 from u2net.infer import available_cores
 from u2net.remover import default_model
 

@@ -23,8 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from u2net.artifact import atomic_path, check_path, sha256_file, verify_artifact, write_sidecar
+from u2net.artifact import verify_artifact, write_sidecar
 from u2net.errors import ConfigError, ModelError, QualityError, U2NetError
+from u2net.files import atomic_path, check_path, sha256_file
 from u2net.onnx_scan import QUANTIZED_OPERATORS
 
 from .parity import MAX_DIFFERENCE

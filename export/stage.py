@@ -13,11 +13,12 @@ import onnx
 
 import u2net
 from datasets.calibration import CalibrationImages, calibration_images
-from u2net.artifact import atomic_path, check_path, sha256_file, write_sidecar
-from u2net.checkpoint import load_checkpoint
+from u2net.artifact import write_sidecar
 from u2net.errors import ConfigError, OutputError, QualityError
 from u2net.fetch import PUBLIC_WEIGHTS, default_path
-from u2net.model import U2Net, count_parameters
+from u2net.files import atomic_path, check_path, sha256_file
+from u2net.network.checkpoint import load_checkpoint
+from u2net.network.model import U2Net, count_parameters
 
 from .exporter import ExportSettings, export_model, fold_batch_norm, round_weights, store_half
 from .parity import measure_parity

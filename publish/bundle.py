@@ -26,8 +26,9 @@ from typing import Any
 
 from eval.gate import judge_report, load_policy, load_report
 from export.ort_format import write_ort
-from u2net.artifact import verify_artifact, write_bytes, write_json
+from u2net.artifact import verify_artifact
 from u2net.errors import ArtifactError, ConfigError, OutputError, QualityError
+from u2net.files import write_bytes, write_json
 
 from .card import model_card
 from .compress import Compressor

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import brotli
 
-from u2net.artifact import sha256_bytes, write_bytes
+from u2net.files import sha256_bytes, write_bytes
 
 __all__ = ["COMPRESSIBLE_SUFFIXES", "Compressor"]
 

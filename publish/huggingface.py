@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from u2net.artifact import write_bytes, write_json
+from u2net.files import write_bytes, write_json
 from u2net.preprocess import MEAN, STD
 
 __all__ = ["write_huggingface_folder"]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from u2net.artifact import atomic_path
 from u2net.errors import ArtifactError, ConfigError
+from u2net.files import atomic_path
 
 __all__ = ["SIGNATURE_NAME", "check_signature", "sign_bundle"]
 

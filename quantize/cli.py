@@ -227,7 +227,7 @@ def _measure(arguments: argparse.Namespace, measure: Any) -> int:
     with _progress() as report:
         rows, table = measure(arguments.model, arguments.calib, arguments.data, settings, report)
     if arguments.out is not None:
-        from u2net.artifact import write_bytes, write_json
+        from u2net.files import write_bytes, write_json
 
         write_json(arguments.out.with_suffix(".json"), {"rows": rows})
         write_bytes(arguments.out.with_suffix(".md"), (table + "\n").encode())

@@ -17,8 +17,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from u2net.artifact import check_path
 from u2net.errors import ModelError
+from u2net.files import check_path
 from u2net.onnx_scan import QUANTIZED_OPERATORS
 
 __all__ = ["Conv", "FloatGraph", "Interface", "load_graph", "make_model"]

@@ -13,8 +13,9 @@ import numpy.typing as npt
 import onnx
 
 from datasets.calibration import CalibrationImages, calibration_images
-from u2net.artifact import atomic_path, check_path, sha256_file, sidecar_path, verify_artifact, write_sidecar
+from u2net.artifact import sidecar_path, verify_artifact, write_sidecar
 from u2net.errors import ConfigError, DataError, OutputError, QualityError
+from u2net.files import atomic_path, check_path, sha256_file
 
 from .agreement import Agreement, agreement, run_maps
 from .emit import Plan, emit

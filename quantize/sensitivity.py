@@ -13,7 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from datasets.calibration import calibration_images
-from u2net.artifact import check_path, write_bytes, write_json
+from u2net.files import check_path, write_bytes, write_json
 
 from .agreement import Agreement, agreement, run_maps
 from .emit import ActivationRange, QuantizedConv

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = Path(os.environ.get("U2NET_SHARED", ROOT.parent / "shared"))
-MODELS = ROOT / "build" / "tests"
+from tests.support.paths import BUILT, ROOT, SHARED
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +51,7 @@ def _run(*arguments: str | Path) -> None:
 def small_fp32(small_weights: Path) -> Path:
     """`small` with the authors' weights as float ONNX, 320×320, `tensor` interface, with its sidecar."""
     return _built(
-        MODELS / "small" / "fp32.onnx",
+        BUILT / "small" / "fp32.onnx",
         lambda path: _run("-m", "export", "--model", "small", "--weights", small_weights, "--out", path),
     )
 
@@ -63,7 +60,7 @@ def small_fp32(small_weights: Path) -> Path:
 def small_int8(small_fp32: Path) -> Path:
     """`small` in int8 by the quick recipe, calibrated on the procedural set, with its sidecar."""
     return _built(
-        MODELS / "small" / "int8.onnx",
+        BUILT / "small" / "int8.onnx",
         lambda path: _run("-m", "quantize", small_fp32, "--fast", "--count", "16", "--out", path),
     )
 
@@ -75,7 +72,7 @@ def lite_fp32() -> Path:
     if not weights.is_file():
         pytest.skip("lite has no weights yet")
     return _built(
-        MODELS / "lite" / "fp32.onnx",
+        BUILT / "lite" / "fp32.onnx",
         lambda path: _run("-m", "export", "--model", "lite", "--weights", weights, "--out", path),
     )
 
@@ -87,19 +84,19 @@ def tiny_checkpoint() -> Path:
     def make(path: Path) -> None:
         import torch
 
-        from u2net.checkpoint import save_checkpoint
-        from u2net.model import StageWidths, U2Net, U2NetConfig
+        from u2net.network.checkpoint import save_checkpoint
+        from u2net.network.model import StageWidths, U2Net, U2NetConfig
 
         torch.manual_seed(0)
         save_checkpoint(U2Net(U2NetConfig("tiny", (StageWidths(2, 4),) * 11)).eval(), path)
 
-    return _built(MODELS / "tiny.safetensors", make)
+    return _built(BUILT / "tiny.safetensors", make)
 
 
 @pytest.fixture(scope="session")
 def tiny_fp32(tiny_checkpoint: Path) -> Path:
     """`tiny_checkpoint` as float ONNX, 320×320, `tensor` interface, with its sidecar."""
     return _built(
-        MODELS / "tiny" / "fp32.onnx",
+        BUILT / "tiny" / "fp32.onnx",
         lambda path: _run("-m", "export", "--weights", tiny_checkpoint, "--parity-count", "1", "--out", path),
     )

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from datasets.synthetic import SyntheticSet
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 #: Commands that are run by other means: the whole suite is running right now, and these need an hour or a network.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from u2net.errors import ConfigError
-from u2net.model import U2Net
+from u2net.network.model import U2Net
 
 __all__ = ["mean_of"]
 

@@ -28,9 +28,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from datasets.folder import ImageFolder, PairFolder, PairRecord
-from u2net.artifact import sha256_bytes, write_json
 from u2net.errors import ConfigError, DataError
-from u2net.model import RSU, STAGE_NAMES, U2Net
+from u2net.files import sha256_bytes, write_json
+from u2net.network.model import RSU, STAGE_NAMES, U2Net
 from u2net.preprocess import MEAN, STD, resize_bilinear, resize_for_network
 
 __all__ = ["LARGE_BIAS", "MAP_NAMES", "Cache", "build_cache", "normalise_batch", "prepare_teacher", "teacher_maps"]

@@ -15,7 +15,7 @@ from u2net.errors import ConfigError, U2NetError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from u2net.model import U2Net
+    from u2net.network.model import U2Net
 
     from .cache import Cache
     from .config import RunSettings
@@ -169,13 +169,13 @@ def _fill(settings: RunSettings, data: Path, teacher: U2Net | None, folder: Path
 
 
 def _model_size(settings: RunSettings) -> int:
-    from u2net.model import CONFIGS
+    from u2net.network.model import CONFIGS
 
     return CONFIGS[settings.model].size
 
 
 def _cache(arguments: argparse.Namespace) -> dict[str, Any]:
-    from u2net.checkpoint import load_checkpoint
+    from u2net.network.checkpoint import load_checkpoint
 
     settings = _settings(arguments)
     teacher = load_checkpoint(arguments.teacher)
@@ -185,8 +185,8 @@ def _cache(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _prune(arguments: argparse.Namespace) -> dict[str, Any]:
-    from u2net.checkpoint import load_checkpoint, save_checkpoint
-    from u2net.model import CONFIGS
+    from u2net.network.checkpoint import load_checkpoint, save_checkpoint
+    from u2net.network.model import CONFIGS
 
     from .cache import Cache
     from .prune import macs, make_start
@@ -202,8 +202,8 @@ def _prune(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _distill(arguments: argparse.Namespace) -> dict[str, Any]:
-    from u2net.checkpoint import load_checkpoint
-    from u2net.model import CONFIGS, U2Net
+    from u2net.network.checkpoint import load_checkpoint
+    from u2net.network.model import CONFIGS, U2Net
 
     from .cache import Cache
     from .loop import ranks, seeded
@@ -225,7 +225,7 @@ def _distill(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _finetune(arguments: argparse.Namespace) -> dict[str, Any]:
-    from u2net.checkpoint import load_checkpoint
+    from u2net.network.checkpoint import load_checkpoint
 
     from .cache import Cache
     from .loop import ranks
@@ -269,7 +269,7 @@ def _run(
 def _temperature(arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    from u2net.checkpoint import load_checkpoint
+    from u2net.network.checkpoint import load_checkpoint
 
     from .cache import Cache
     from .loop import save_half
@@ -289,7 +289,7 @@ def _temperature(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _average(arguments: argparse.Namespace) -> dict[str, Any]:
-    from u2net.checkpoint import load_checkpoint
+    from u2net.network.checkpoint import load_checkpoint
 
     from .average import mean_of
     from .loop import save_half

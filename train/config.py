@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from u2net.errors import ConfigError
-from u2net.model import CONFIGS
+from u2net.network.model import CONFIGS
 
 from .loop import TrainSettings
 
@@ -55,7 +55,7 @@ class PruneSettings:
 class RunSettings:
     """Everything that a configuration file says."""
 
-    model: str = "lite"  # of u2net.model.CONFIGS
+    model: str = "lite"  # of u2net.network.model.CONFIGS
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
     prune: PruneSettings = field(default_factory=PruneSettings)
     train: TrainSettings = field(default_factory=TrainSettings)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from u2net.artifact import write_bytes
 from u2net.errors import DataError
+from u2net.files import write_bytes
 
 __all__ = ["draw_curve"]
 

@@ -33,10 +33,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from u2net.artifact import atomic_path
-from u2net.checkpoint import save_checkpoint
 from u2net.errors import CheckpointError, ConfigError
-from u2net.model import U2Net
+from u2net.files import atomic_path
+from u2net.network.checkpoint import save_checkpoint
+from u2net.network.model import U2Net
 
 from .augment import Augmentation, Batch, Group, batch_rows, make_batch
 from .cache import Cache, normalise_batch, prepare_teacher

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from u2net.errors import ConfigError
-from u2net.model import STAGES, U2Net, U2NetConfig, build_model
+from u2net.network.model import STAGES, U2Net, U2NetConfig, build_model
 
 from .augment import Augmentation, make_batch
 from .cache import Cache, normalise_batch

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from u2net.errors import DataError
-from u2net.model import U2Net
+from u2net.network.model import U2Net
 
 from .augment import Augmentation, make_batch
 from .cache import Cache, normalise_batch, side_of

@@ -28,11 +28,11 @@ from glob import glob
 from pathlib import Path
 from typing import Any, Literal
 
-from .artifact import check_path, sha256_bytes, sha256_file
 from .composite import Background, parse_background
 from .decode import SUFFIXES, DecodeLimits, load_image, read_source
 from .encode import EncodeSettings, encoded, format_of, place
 from .errors import ConfigError, ImageError, OutputError, U2NetError
+from .files import check_path, sha256_bytes, sha256_file
 from .infer import available_cores
 from .postprocess import BALANCED, Refinement
 from .remover import Remover

@@ -162,7 +162,7 @@ def _say_error(text: str) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from .artifact import check_path
+    from .files import check_path
 
     for path in (options.output, options.mask, options.svg, options.log, options.model):
         if path is not None:

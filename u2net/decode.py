@@ -32,8 +32,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from .artifact import check_path
 from .errors import ImageError, U2NetError
+from .files import check_path
 
 __all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "Decoded", "DecodeLimits", "load_image"]
 

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .artifact import check_path, write_bytes
 from .errors import ConfigError, OutputError
+from .files import check_path, write_bytes
 
 __all__ = [
     "OUTPUT_SUFFIXES",

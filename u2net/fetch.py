@@ -1,7 +1,7 @@
 """The public U²-Net weights: where they are, and a download that resumes and is verified (`u2net weights fetch`).
 
 The authors publish their checkpoints on a file-sharing service that offers no stable address. What is mirrored widely,
-byte for byte, are the ONNX exports of them that the rembg project releases; `u2net.checkpoint` turns those back into
+byte for byte, are the ONNX exports of them that the rembg project releases; `u2net.network` turns those back into
 PyTorch. They are kept where rembg keeps them (`$U2NET_HOME`, else `~/.u2net`), so that nobody downloads them twice.
 
 Nothing but the standard library is imported here.
@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from .artifact import check_path, sha256_file
 from .errors import ConfigError, DownloadError, OutputError, U2NetError
+from .files import check_path, sha256_file
 
 __all__ = ["PUBLIC_WEIGHTS", "PublicWeights", "default_path", "download", "fetch_weights", "main"]
 
@@ -312,7 +312,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m u2net weights",
         description="The public U²-Net weights, downloaded from their mirrors and verified against pinned checksums.",
-        epilog="They are ONNX files; `python -m export --weights FILE` and u2net.checkpoint.load_checkpoint read them.",
+        epilog="They are ONNX files; `python -m export --weights FILE` reads them.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     fetch = commands.add_parser("fetch", help="download weights, or go on with a download that was cut off")

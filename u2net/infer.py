@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .artifact import check_path
 from .errors import ConfigError, ModelError, U2NetError
+from .files import check_path
 from .onnx_scan import OnnxSummary, scan
 from .preprocess import normalise, resize_for_network
 

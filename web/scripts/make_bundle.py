@@ -18,7 +18,7 @@ WEB = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(WEB.parent))
 
 from publish.manifest import ENGINE_FILES, describe_file, describe_model  # noqa: E402
-from u2net.artifact import write_json  # noqa: E402
+from u2net.files import write_json  # noqa: E402
 from u2net.errors import ModelError, U2NetError  # noqa: E402
 from u2net.infer import Session  # noqa: E402
 
@@ -28,7 +28,7 @@ def make_bundle(out: Path, models: dict[str, Path], engine: Path | None, provide
     if not models:
         raise ModelError("name at least one model")
     reference = models.get("fp32") or next(iter(models.values()))
-    name = Session(reference, threads=1).metadata.get("u2net.model", "model")
+    name = Session(reference, threads=1).metadata.get("u2net.network.model", "model")
     manifest = describe_model(reference, name, "0.0.0")
     out.mkdir(parents=True, exist_ok=True)
     files: list[dict[str, Any]] = []

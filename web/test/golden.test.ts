@@ -89,7 +89,7 @@ const RUN: Record<string, (inputs: Record<string, any>, one: Case) => ArrayLike<
   estimate_foreground: (inputs, { inputs: { rgb: { shape: [height, width] } }, parameters }) =>
     rgb(estimateForeground(rgba(inputs.rgb), height, width, inputs.alpha, parameters.working_side)),
 };
-/** Done by the browser's canvas (tests/test_web_package.py looks at it), and what only the Python runner has. */
+/** Done by the browser's canvas (tests/web/test_package.py looks at it), and what only the Python runner has. */
 const ELSEWHERE = ["composite", "min_max"];
 
 test("the specification is the one that this package follows", () => assert.equal(book.version, 1));

@@ -1,0 +1,262 @@
+"""Checkpoints: `.safetensors`, `.pth` and `.onnx` become a `U2Net`, a `U2Net` becomes `.safetensors`.
+
+Notable choices:
+
+- the configuration is read off the tensors (widths, stem, attention), never asked for, so any U²-Net of this family
+  loads, the pruned ones too; its name is the one in `CONFIGS` with the same shape, or the one that the file carries;
+- a `.pth` is read by torch's restricted unpickler alone: a file that needs code to be loaded is refused;
+- what is wrong with a checkpoint is said in terms of its tensors: missing, left over, of another shape, not finite;
+- float16 and bfloat16 values are widened to float32.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from u2net.errors import CheckpointError, ConfigError
+from u2net.files import atomic_path, check_path
+
+from .model import CONFIGS, STAGE_NAMES, StageWidths, U2Net, U2NetConfig
+
+__all__ = ["MAX_CHECKPOINT_BYTES", "detect_config", "load_checkpoint", "model_from_tensors", "save_checkpoint"]
+
+#: The largest checkpoint that is read, unpacked: full in float32 with an optimiser's two moments is 530 MB.
+MAX_CHECKPOINT_BYTES = 1 << 30
+CONFIG_KEY = "u2net.config"  # where `save_checkpoint` leaves the configuration in the safetensors metadata
+NAMED = 6  # tensors named in one error message
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> U2Net:
+    """The network stored at `path`, in evaluation mode, float32, on the CPU.
+
+    `.safetensors` and `.pth`/`.pt` hold a state dict with the authors' names (`stage1.rebnconvin.conv_s1.weight`, …),
+    in a `.pth` bare or under `state_dict` or `model`, with or without DataParallel's `module.`; `.onnx` holds an
+    exported U²-Net, which `onnx_import` maps back. What the file is follows from its bytes, not from its name.
+    Raises `CheckpointError`, one line, where the file cannot be read, is refused or is not a U²-Net.
+    """
+    file = check_path(path)
+    try:
+        size_bytes = file.stat().st_size
+        if not file.is_file():
+            raise CheckpointError(f"{file} is not a file")
+        with file.open("rb") as opened:
+            head = opened.read(16)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
+    if size_bytes == 0:
+        raise CheckpointError(f"{file} is empty")
+    if size_bytes > MAX_CHECKPOINT_BYTES:
+        raise CheckpointError(f"{file} is {size_bytes:,} bytes; more than {MAX_CHECKPOINT_BYTES:,} are refused")
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size_bytes:
+        tensors, config = _read_safetensors(file)
+        return model_from_tensors(tensors, source=str(file), config=config)
+    if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
+        return model_from_tensors(_read_pickle(file), source=str(file))
+    if file.suffix.lower() == ".onnx":
+        from .onnx_import import import_onnx
+
+        return import_onnx(file)
+    raise CheckpointError(f"{file} is no checkpoint: neither safetensors, nor a PyTorch .pth, nor .onnx")
+
+
+def save_checkpoint(model: U2Net, path: str | os.PathLike[str]) -> None:
+    """Write `model`'s state dict and configuration to `path` as safetensors, atomically.
+
+    The same values give the same bytes. Raises `CheckpointError` for another suffix than `.safetensors` and
+    `OutputError` where the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    target = check_path(path)
+    if target.suffix != ".safetensors":
+        raise CheckpointError(f"checkpoints are saved as .safetensors, not {target.name}")
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    data = save(tensors, metadata={CONFIG_KEY: _config_json(model.config)})
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(data)
+
+
+def _config_json(config: U2NetConfig) -> str:
+    said = {"name": config.name, "size": config.size, "first_pool": config.first_pool}
+    return json.dumps(said, sort_keys=True)
+
+
+def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (no mapping)
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{file} is not a readable safetensors file: {_one_line(error)}") from error
+    try:
+        config = json.loads(metadata.get(CONFIG_KEY, "{}"))
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{file} carries a damaged {CONFIG_KEY} in its metadata")
+    return tensors, config
+
+
+def _read_pickle(file: Path) -> dict[str, Tensor]:
+    """The state dict in a `.pth`, read by the restricted unpickler."""
+    _refuse_zip_bomb(file)
+    try:
+        # An open file, because torch.load takes a path that ends in .safetensors for one.
+        with file.open("rb") as opened, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = torch.load(opened, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"(?:GLOBAL|global|class|function) ([\w.]+)", str(error))
+        if wanted is None:
+            raise CheckpointError(f"{file} is not a readable PyTorch checkpoint: its pickle is damaged") from error
+        raise CheckpointError(
+            f"{file} is refused: loading it needs code ({wanted.group(1)}), which a checkpoint can bring along; "
+            "save the state dict alone, or as .safetensors"
+        ) from error
+    except Exception as error:  # torch raises half a dozen types, some of them bare, for damaged files
+        raise CheckpointError(f"{file} is not a readable PyTorch checkpoint: {_one_line(error)}") from error
+    for wrapper in ("state_dict", "model_state_dict", "model"):
+        if isinstance(value, Mapping) and isinstance(value.get(wrapper), Mapping):
+            value = value[wrapper]
+    if not isinstance(value, Mapping):
+        raise CheckpointError(f"{file} holds a {type(value).__name__}, not a state dict")
+    strange = [str(name) for name, tensor in value.items() if not isinstance(tensor, Tensor)]
+    if strange:
+        raise CheckpointError(f"{file} is not a state dict: {_listed(strange)} are not tensors")
+    return {str(name).removeprefix("module."): tensor for name, tensor in value.items()}
+
+
+def _refuse_zip_bomb(file: Path) -> None:
+    """Torch stores tensors uncompressed: members that unpack to more than the file itself are no checkpoint's."""
+    if not zipfile.is_zipfile(file):
+        return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise CheckpointError(f"{file} is not a readable PyTorch checkpoint: {_one_line(error)}") from error
+    if unpacked > MAX_CHECKPOINT_BYTES:
+        raise CheckpointError(f"{file} unpacks to {unpacked:,} bytes; more than {MAX_CHECKPOINT_BYTES:,} are refused")
+
+
+def detect_config(tensors: Mapping[str, Tensor], *, source: str = "the checkpoint") -> U2NetConfig:
+    """The configuration that a state dict belongs to, read off the shapes of its tensors.
+
+    It is the one of `CONFIGS` with these widths, stem and attention, else one named `custom` with the first pooling,
+    which no tensor tells of. Raises `CheckpointError` where a tensor that decides a width is missing or has no such
+    shape.
+    """
+
+    def shape(name: str) -> tuple[int, ...]:
+        if name not in tensors:
+            stranger = f", but it has {_listed(sorted(tensors)[:NAMED])}" if tensors else ", and holds no tensor at all"
+            raise CheckpointError(f"{source} is not a U²-Net: it has no {name}{stranger}")
+        found = tuple(tensors[name].shape)
+        if len(found) != 4:
+            raise CheckpointError(f"{source}: {name} is of shape {_shape(found)}, not a convolution's")
+        return found
+
+    channels = shape("stage1.rebnconvin.conv_s1.weight")[1]
+    stems = {3 * stem**2: stem for stem in (1, 2, 4)}
+    if channels not in stems:
+        raise CheckpointError(f"{source}: stage1.rebnconvin.conv_s1.weight takes {channels} channels, not 3, 12 or 48")
+    widths = tuple(
+        StageWidths(
+            mid=shape(f"{stage}.rebnconv1.conv_s1.weight")[0], out=shape(f"{stage}.rebnconvin.conv_s1.weight")[0]
+        )
+        for stage in STAGE_NAMES
+    )
+    resql = any(name.startswith("resql") for name in tensors)
+    try:
+        found = U2NetConfig("custom", widths, stem=stems[channels], resql=resql)
+    except ConfigError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    for known in CONFIGS.values():
+        if (known.widths, known.stem, known.resql) == (found.widths, found.stem, found.resql):
+            return known
+    return found
+
+
+def model_from_tensors(
+    tensors: Mapping[str, Tensor],
+    *,
+    source: str = "the checkpoint",
+    config: Mapping[str, Any] | None = None,
+) -> U2Net:
+    """A `U2Net` in evaluation mode with these values, whose names are the authors'.
+
+    `config` may say the `name`, `size` and `first_pool` that shapes cannot tell. Raises `CheckpointError` that names
+    missing, left-over, mis-shaped and non-finite tensors.
+    """
+    found = detect_config(tensors, source=source)
+    said = dict(config or {})
+    if "size" in said:
+        if not isinstance(said["size"], int) or not 16 <= said["size"] <= 4096:
+            raise CheckpointError(f"{source} says an input size of {said['size']!r}; it must be 16 to 4096 pixels")
+        found = replace(found, size=said["size"])
+    if "first_pool" in said:
+        if not isinstance(said["first_pool"], bool):
+            raise CheckpointError(f"{source} says a first_pool of {said['first_pool']!r}; it must be true or false")
+        if found.stem == 1 and not said["first_pool"]:
+            raise CheckpointError(f"{source} has no pooling behind stage 1, which takes a stem")
+        if said["first_pool"] != found.first_pool:
+            found = replace(found, name="custom", first_pool=said["first_pool"], aliases=())
+    if found.name not in CONFIGS and isinstance(said.get("name"), str) and said["name"].isprintable():
+        found = replace(found, name=said["name"])
+    with torch.device("meta"):
+        model = U2Net(found)
+    wanted = model.state_dict()
+    counters = {name for name in wanted if name.endswith("num_batches_tracked")}  # absent from files before torch 0.4.1
+    missing = [name for name in wanted if name not in tensors and name not in counters]
+    extra = [name for name in tensors if name not in wanted]
+    problems = []
+    if missing:
+        problems.append(f"misses {_listed(missing)}")
+    if extra:
+        problems.append(f"has {_listed(extra)}, which no U²-Net has")
+    for name, value in wanted.items():
+        if name in tensors and tensors[name].shape != value.shape:
+            problems.append(f"has {name} of shape {_shape(tensors[name].shape)}, not {_shape(value.shape)}")
+    if problems:
+        more = f"; and {len(problems) - NAMED} problems more" if len(problems) > NAMED else ""
+        raise CheckpointError(f"{source} {'; '.join(problems[:NAMED])}{more}")
+    state: dict[str, Tensor] = {}
+    for name, value in wanted.items():
+        if name in counters:
+            state[name] = tensors.get(name, torch.zeros((), dtype=torch.int64)).to(torch.int64)
+        else:
+            state[name] = tensors[name].to(value.dtype).contiguous()
+            if not bool(torch.isfinite(state[name]).all()):
+                raise CheckpointError(f"{source}: {name} holds values that are not finite")
+    model.load_state_dict(state, assign=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    return model.eval()
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(name[:80] if name.isprintable() else repr(name[:80]) for name in names[:NAMED])
+    return shown if len(names) <= NAMED else f"{shown} and {len(names) - NAMED} more"
+
+
+def _shape(shape: tuple[int, ...] | torch.Size) -> str:
+    return "×".join(str(n) for n in shape) if shape else "scalar"
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:199] + "…"
