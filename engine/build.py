@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from u2net.artifact import atomic_path, check_path
 from u2net.errors import ConfigError
+from u2net.files import atomic_path, check_path
 
 __all__ = ["build_wasm"]
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import onnx
 
-from u2net.artifact import check_path, sha256_file, write_bytes, write_sidecar
+from u2net.artifact import write_sidecar
 from u2net.errors import ConfigError, ModelError
+from u2net.files import check_path, sha256_file, write_bytes
 
 from .format import VERSION, write_model
 from .graph import read_graph
