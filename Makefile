@@ -76,15 +76,21 @@ publish: web | $(VENV) ## the bundle → dist/
 
 web: web/dist/.built ## the browser package and the demo
 
-demo: web $(BUILD)/int8.onnx | $(VENV) ## the demo page with MODEL on http://localhost:8000
-	$(PY) web/scripts/make_bundle.py --int8 $(BUILD)/int8.onnx --fp32 $(BUILD)/fp32.onnx --out web/demo-dist/model
+demo: web $(BUILD)/int8.u2e | $(VENV) ## the demo page with MODEL on http://localhost:8000
+	$(PY) web/scripts/make_bundle.py --u2e $(BUILD)/int8.u2e --reference $(BUILD)/fp32.onnx --out web/demo-dist/model
 	$(PY) -m http.server --bind 127.0.0.1 --directory web/demo-dist 8000
 
 web/node_modules/.package-lock.json: web/package-lock.json
 	cd web && npm ci --no-fund --no-audit
 	@touch $@
 
-web/dist/.built: web/node_modules/.package-lock.json $(wildcard web/src/*.ts web/demo/*.ts web/demo/static/* web/scripts/*.mjs web/tsconfig*.json web/package.json)
+# The model that the package brings, where it was built: a package without one works with any bundle.
+OWN_MODEL := $(wildcard build/small-fast/int8.u2e)
+
+web/model/manifest.json: $(OWN_MODEL) web/scripts/make_bundle.py | $(VENV)
+	$(PY) web/scripts/make_bundle.py --u2e $< --reference build/small-fast/fp32.onnx --out web/model
+
+web/dist/.built: web/node_modules/.package-lock.json build/engine/.built $(if $(OWN_MODEL),web/model/manifest.json) $(wildcard web/src/*.ts web/demo/*.ts web/demo/static/* web/scripts/*.mjs web/tsconfig*.json web/package.json)
 	cd web && npm run build
 	@touch $@
 

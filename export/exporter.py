@@ -110,7 +110,7 @@ def export_model(folded: U2Net, settings: ExportSettings) -> onnx.ModelProto:
     With the `tensor` interface it maps `input`, float32 (1, 3, size, size) as `u2net.preprocess` makes it, to `alpha`,
     float32 (1, 1, size, size) in [0, 1], and with `side_maps` to `side1` … `side6`. With the `image` interface it maps
     `input`, uint8 (1, size, size, 4) RGBA, to `alpha`, uint8 or float32 (1, size, size). With `dynamic` the two sizes
-    are free, and need not be equal. `metadata_props` carry `u2net.interface`, `u2net.size` and `u2net.network.model`.
+    are free, and need not be equal. `metadata_props` carry `u2net.interface`, `u2net.size` and `u2net.model`.
     """
     size = settings.size or folded.config.size
     if size % folded.config.stem:
@@ -179,7 +179,7 @@ def _finish(proto: onnx.ModelProto, settings: ExportSettings, size: int, name: s
     del proto.metadata_props[:]
     properties = {
         "u2net.interface": settings.interface,
-        "u2net.network.model": name,
+        "u2net.model": name,
         "u2net.size": str(size),  # where height and width are free: the size that the weights were trained for
     }
     onnx.helper.set_model_props(proto, properties)

@@ -84,7 +84,7 @@ def test_contract_of_the_tensor_interface(graph: onnx.ModelProto):
     assert (given.name, given.type, given.shape) == ("input", "tensor(float)", [1, 3, SIZE, SIZE])
     assert (result.name, result.type, result.shape) == ("alpha", "tensor(float)", [1, 1, SIZE, SIZE])
     properties = {entry.key: entry.value for entry in graph.metadata_props}
-    assert properties == {"u2net.interface": "tensor", "u2net.size": str(SIZE), "u2net.network.model": "tiny"}
+    assert properties == {"u2net.interface": "tensor", "u2net.size": str(SIZE), "u2net.model": "tiny"}
     assert (graph.ir_version, stage_opset(graph)) == (8, 18)
 
 

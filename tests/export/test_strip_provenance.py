@@ -32,5 +32,5 @@ def test_exported_files_speak_of_the_network_alone(exported: Exported):
     data = proto.SerializeToString()
     for word in (b"/home", b"/root", b"/work", b"site-packages", b".py", b"torch", b"namespace"):
         assert word not in data, word
-    assert {entry.key for entry in proto.metadata_props} == {"u2net.interface", "u2net.network.model", "u2net.size"}
+    assert {entry.key for entry in proto.metadata_props} == {"u2net.interface", "u2net.model", "u2net.size"}
     assert isinstance(proto, onnx.ModelProto) and proto.producer_name == "u2net"

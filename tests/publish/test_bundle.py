@@ -207,7 +207,7 @@ def test_a_picture_through_the_served_package(chromium: Browser, bundle: Path, s
             }""",
             [f"/models/{bundle.name}/", list(data.getvalue())],
         )
-    assert size == [64, 48, "image/png", "wasm"]
+    assert size == [64, 48, "image/png", "onnxruntime-wasm"]
 
 
 @pytest.mark.parametrize("encoding", ["br", "gzip"])

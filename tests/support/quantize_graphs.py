@@ -70,7 +70,7 @@ def network(seed: int = 0, constant: float = 0.0, size: int = SIZE, width: int =
         [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    helper.set_model_props(model, {"u2net.interface": "tensor", "u2net.size": str(size), "u2net.network.model": "test"})
+    helper.set_model_props(model, {"u2net.interface": "tensor", "u2net.size": str(size), "u2net.model": "test"})
     onnx.checker.check_model(model)
     return model
 

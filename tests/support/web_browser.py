@@ -15,6 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from engine.format import write_model
+from engine.graph import Fuse, Network, Side, SideMap, Stem, Tensor
+from engine.pack import pack_network
 from tests.support.paths import BUILT, ROOT
 from tests.support.web_host import ISOLATION, WebHost
 from u2net.preprocess import MEAN, STD
@@ -29,8 +32,8 @@ POLICY = (
     "img-src 'self' blob:"
 )
 STRICT = {**ISOLATION, "Content-Security-Policy": POLICY}
-#: Loads the package in the page; tests put their own code after it.
-IMPORT = "const api = await import(new URL('demo/assets/remover.js', document.baseURI)); "
+#: Loads the package in the page, with ONNX Runtime; tests put their own code after it.
+IMPORT = "const api = await import(new URL('pages/remover.js', document.baseURI)); "
 
 
 def chromium_path() -> str | None:
@@ -68,8 +71,13 @@ def web_dist() -> Path:
     if shutil.which("npm") is None:
         pytest.skip("no npm")
     run_once(WEB / "node_modules" / ".package-lock.json", [WEB / "package-lock.json"], "npm", "ci", cwd=WEB)
-    sources = [p for folder in ("src", "demo", "scripts") for p in (WEB / folder).rglob("*") if p.is_file()]
-    run_once(WEB / "dist" / ".built", [*sources, WEB / "package.json"], "npm", "run", "build", cwd=WEB)
+    engine = [*(ROOT / "engine" / "src").glob("*.[ch]"), ROOT / "engine" / "build.py"]
+    wasm = ROOT / "build" / "engine" / "engine.wasm"
+    run_once(wasm, engine, sys.executable, "-m", "engine", "build", "--out", wasm)
+    sources = [
+        p for folder in ("src", "demo", "scripts", "test/pages") for p in (WEB / folder).rglob("*") if p.is_file()
+    ]
+    run_once(WEB / "dist" / ".built", [*sources, WEB / "package.json", wasm], "npm", "run", "build", cwd=WEB)
     return WEB
 
 
@@ -121,25 +129,55 @@ def probe_model(path: Path, size: int, interface: str) -> None:
     result = helper.make_tensor_value_info("alpha", TensorProto.FLOAT, [1, 1, size, size])
     graph = helper.make_graph(nodes, "probe", [given], [result], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    for key, value in (("u2net.interface", interface), ("u2net.size", str(size)), ("u2net.network.model", "probe")):
+    for key, value in (("u2net.interface", interface), ("u2net.size", str(size)), ("u2net.model", "probe")):
         model.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
 
 
-def probe_bundle(name: str, *arguments: str, size: int = 320, interface: str = "tensor") -> Path:
+def packed_probe(path: Path, size: int) -> None:
+    """The probe for the package's own engine: the same answer, but for 8-bit steps and the picture's border."""
+    window, step, zero = 9, np.float32(1 / 16), np.float32(8)  # a value v is (v + 8) · 16 in 8 bits
+    weight = np.zeros((4, 3, window, window), np.float32)
+    weight[:, 0], weight[:, 2] = 9 / window**2, -9 / window**2
+    redder = Tensor("redder", 4, size, size, step)
+    stem = Stem(redder, weight, np.full(4, zero, np.float32), 1, window // 2)
+    centre = np.zeros((4, 3, 3), np.float32)
+    centre[0, 1, 1] = 1
+    side = SideMap("side", size, size)
+    fuse = Fuse((side,), np.ones(1, np.float32), 0.0, size, size)
+    network = Network("probe", (size, size), (size, size), (stem, Side((redder,), side, centre, -float(zero)), fuse))
+    path.write_bytes(write_model(pack_network(network).model))
+
+
+def probe_bundle(
+    name: str, *arguments: str | Path, size: int = 320, interface: str = "tensor", packed: bool = False
+) -> Path:
+    """A bundle with the probe: `packed` for the package's own engine, else as ONNX, with ONNX Runtime Web."""
     path = BUNDLES / "models" / f"{name}.onnx"
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         probe_model(path.with_suffix(".new"), size, interface)
         path.with_suffix(".new").replace(path)
-    return make_bundle(name, "--fp32", path, *arguments)
+    if not packed:
+        return make_bundle(name, "--fp32", path, "--runtime", *arguments)
+    packed_path = path.with_suffix(".u2e")
+    if not packed_path.exists():
+        packed_probe(packed_path.with_suffix(".new"), size)
+        packed_path.with_suffix(".new").replace(packed_path)
+    return make_bundle(name, "--u2e", packed_path, "--reference", path, *arguments)
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle(web_dist: Path) -> Path:
-    """A probe instead of a network."""
+    """A probe instead of a network, as ONNX: the package's own engine has nothing in it that it could run."""
     return probe_bundle("probe")
+
+
+@pytest.fixture(scope="session")
+def packed_bundle(web_dist: Path) -> Path:
+    """A probe instead of a network, for the package's own engine."""
+    return probe_bundle("packed-probe", packed=True)
 
 
 @pytest.fixture(scope="session")
@@ -147,7 +185,7 @@ def real_bundle(web_dist: Path, request: pytest.FixtureRequest) -> Path:
     """`lite` where it has weights, else `small`, in float32 and, where it was made before, int8."""
     lite = ROOT / "u2net" / "weights" / "lite.safetensors"
     model: Path = request.getfixturevalue("lite_fp32" if lite.is_file() else "small_fp32")
-    return make_bundle("real", "--fp32", model)
+    return make_bundle("real", "--fp32", model, "--runtime")
 
 
 @pytest.fixture(scope="module")
@@ -168,9 +206,15 @@ def chromium(launch: Callable[..., Browser]) -> Iterator[Browser]:
 
 
 def host_of(bundle: Path, headers: dict[str, str] | None = None) -> WebHost:
-    """A host with the demo at /app/demo/, `bundle` at /app/model/ and in the demo, and an empty page at /app/."""
+    """A host with the package at /app/pages/, the demo at /app/demo/, `bundle` at /app/model/ and in the demo, and an
+    empty page at /app/."""
     return WebHost(
-        {"/app/demo/": WEB / "demo-dist", "/app/model/": bundle, "/app/demo/model/": bundle},
+        {
+            "/app/pages/": WEB / "test-dist",
+            "/app/demo/": WEB / "demo-dist",
+            "/app/model/": bundle,
+            "/app/demo/model/": bundle,
+        },
         headers=STRICT if headers is None else headers,
         pages={"/app/": "<!doctype html><title>test</title>"},
     )

@@ -77,7 +77,7 @@ def import_onnx(file: Path) -> U2Net:
     except _Mismatch as error:
         raise CheckpointError(f"{file} is not a U²-Net that can be imported: {error}") from error
     said = {entry.key: entry.value for entry in proto.metadata_props}
-    config: dict[str, Any] = {"name": said["u2net.network.model"]} if "u2net.network.model" in said else {}
+    config: dict[str, Any] = {"name": said["u2net.model"]} if "u2net.model" in said else {}
     if not reader.first_pool:
         config["first_pool"] = False
     shape = [dimension.dim_value for dimension in graph.input[0].type.tensor_type.shape.dim] if graph.input else []

@@ -143,7 +143,7 @@ async function loadModel(): Promise<void> {
     text.textContent = "Ready. This page needs no network any more.";
     const backend = byId("backend");
     backend.hidden = false;
-    backend.textContent = `${info.model} ${info.precision} · ${info.backend}${info.backend === "wasm" ? ` · ${info.threads} thread${info.threads > 1 ? "s" : ""}` : ""}`;
+    backend.textContent = `${info.model} ${info.precision} · ${info.backend}${info.backend.endsWith("webgpu") ? "" : ` · ${info.threads} thread${info.threads > 1 ? "s" : ""}`}`;
     const reasons = [info.threadsReason, info.webgpuReason, ...info.notes].filter(Boolean);
     backend.title = reasons.join("\n");
     byId("note").textContent = info.threadsReason && !crossOriginIsolated ? "One thread: this host sends no isolation headers and the service worker is not in charge yet; reload to use more." : "";

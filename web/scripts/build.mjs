@@ -1,7 +1,8 @@
-// Builds the package (dist/) and, without --package, the demo (demo-dist/). Prints what each weighs as JSON.
+// Builds the package (dist/) and, without --package, the demo (demo-dist/) and what pages of the tests load (test-dist/).
+// Prints what each weighs as JSON. The package carries the model in model/, where scripts/make_bundle.py has put one.
 import { build } from "esbuild";
 import { execFileSync } from "node:child_process";
-import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createHash } from "node:crypto";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -9,26 +10,47 @@ import { gzipSync } from "node:zlib";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 process.chdir(root);
-const common = {
-  bundle: true, format: "esm", splitting: true, minify: true, target: ["es2022"], legalComments: "none", logLevel: "warning",
-};
-const gzipBytes = (folder) => readdirSync(folder).filter((name) => name.endsWith(".js"))
+const plain = { bundle: true, format: "esm", minify: true, target: ["es2022"], legalComments: "none", logLevel: "warning", loader: { ".wasm": "binary" } };
+const common = { ...plain, splitting: true };
+const gzipBytes = (folder, counts = () => true) => readdirSync(folder).filter((name) => name.endsWith(".js") && counts(name))
   .reduce((sum, name) => sum + gzipSync(readFileSync(join(folder, name)), { level: 9 }).length, 0);
 
+if (!existsSync("../build/engine/engine.wasm")) {
+  console.error("build: there is no build/engine/engine.wasm: run `make engine`");
+  process.exit(1);
+}
+/** The model that the package brings, as its manifest and file. */
+const own = existsSync("model/manifest.json") ? JSON.parse(readFileSync("model/manifest.json", "utf8")) : undefined;
+const ownFile = own?.files.find((file) => file.role === "model" && file.format === "u2e");
+const define = ownFile ? { OWN_MANIFEST: JSON.stringify(JSON.stringify({ ...own, files: [ownFile] })) } : {};
+if (!ownFile) console.error("build: no model in web/model/, so this package brings none");
+
+const isEngine = (name) => name.startsWith("engine-");
 rmSync("dist", { recursive: true, force: true });
-await build({ ...common, entryPoints: ["src/index.ts", "src/worker.ts"], outdir: "dist", external: ["onnxruntime-web/*"] });
+const external = ["onnxruntime-web/*", "react", "node:*"];
+await build({
+  ...common, define, external, outdir: "dist", sourcemap: true,
+  entryPoints: ["index", "worker", "onnxruntime", "react", "element", "node", "cli"].map((name) => `src/${name}.ts`),
+});
+await build({ ...plain, define, external, outdir: "dist", sourcemap: true, entryPoints: ["src/standalone.ts"] });
+if (ownFile) copyFileSync(join("model", ownFile.path), "dist/model.u2e");
 execFileSync(process.execPath, [join("node_modules", "typescript", "bin", "tsc"), "-p", "tsconfig.types.json"], { stdio: "inherit" });
-const sizes = { package_gzip_bytes: gzipBytes("dist") };
+const sizes = {
+  package_gzip_bytes: gzipBytes("dist", (name) => name !== "standalone.js" && !isEngine(name)), engine_gzip_bytes: gzipBytes("dist", isEngine),
+  standalone_gzip_bytes: gzipBytes("dist", (name) => name === "standalone.js"),
+};
 
 if (!process.argv.includes("--package")) {
+  rmSync("test-dist", { recursive: true, force: true });
+  await build({ ...common, outdir: "test-dist", entryPoints: ["test/pages/remover.ts", "test/pages/worker.ts"] });
   const out = "demo-dist";
   rmSync(out, { recursive: true, force: true });
   mkdirSync(out);
   for (const name of readdirSync("demo/static")) cpSync(join("demo/static", name), join(out, name), { recursive: true });
-  // One folder for all scripts, so that the worker and the engine find each other by relative addresses.
+  // One folder for all scripts, so that the worker is found by its relative address.
   await build({
     ...common, outdir: join(out, "assets"), chunkNames: "[name]-[hash]",
-    entryPoints: { main: "demo/main.ts", remover: "src/index.ts", worker: "src/worker.ts" }, // remover.js: for pages without a bundler
+    entryPoints: { main: "demo/main.ts", remover: "src/index.ts", worker: "demo/worker.ts" }, // remover.js: for pages without a bundler
   });
   // The list of what works offline, and a version that changes with any byte of it.
   const files = readdirSync(out, { recursive: true, withFileTypes: true })
@@ -38,7 +60,7 @@ if (!process.argv.includes("--package")) {
   const version = createHash("sha256");
   for (const file of files) version.update(file).update(readFileSync(join(out, file)));
   await build({
-    ...common, splitting: false, format: "iife", outfile: join(out, "sw.js"), entryPoints: ["demo/sw.ts"],
+    ...plain, format: "iife", outfile: join(out, "sw.js"), entryPoints: ["demo/sw.ts"],
     define: { SHELL: JSON.stringify(["./", ...files.filter((file) => file !== "index.html")]), VERSION: JSON.stringify(version.digest("hex").slice(0, 16)) },
   });
   sizes.demo_gzip_bytes = gzipBytes(join(out, "assets"));

@@ -8,6 +8,6 @@ import { fileURLToPath } from "node:url";
 process.chdir(join(dirname(fileURLToPath(import.meta.url)), ".."));
 rmSync(".test", { recursive: true, force: true });
 const entryPoints = readdirSync("test").filter((name) => name.endsWith(".test.ts")).map((name) => join("test", name));
-await build({ entryPoints, outdir: ".test", bundle: true, format: "esm", platform: "node", outExtension: { ".js": ".mjs" }, logLevel: "warning" });
+await build({ entryPoints, outdir: ".test", bundle: true, format: "esm", platform: "node", target: "es2022", outExtension: { ".js": ".mjs" }, logLevel: "warning", loader: { ".wasm": "binary" } });
 const files = readdirSync(".test").map((name) => join(".test", name));
 process.exit(spawnSync(process.execPath, ["--test", ...files], { stdio: "inherit" }).status ?? 1);

@@ -1,6 +1,6 @@
 /** Step 3 of the specification: a map checked against the picture, and brought to full size by a guided filter. */
 import { type BoxReduce, resizeBilinear } from "./pixels.js";
-import type { Refinement } from "./postprocess.js";
+import type { Refinement } from "./refinement.js";
 import { boxMean, cellMeans, clip, Stretch, toUnit } from "./sampling.js";
 
 export const UNSURE = 1 / 64; // where a pixel would move by a smaller part the map is sure

@@ -1,8 +1,8 @@
 /**
  * Background removal in the browser.
  *
- *     const remover = await createRemover({ base: "/models/lite/" });
- *     const { image, alpha, timings, backend } = await remover.cutout(file, { output: "png" });
+ *     const remover = await createRemover();
+ *     const { image, alpha, subject } = await remover.cutout(file);
  *     await remover.dispose();
  */
 export { connectedComponents, fillHoles, keepComponents } from "./components.js";
@@ -13,7 +13,8 @@ export { guidedCoefficients } from "./guided.js";
 export { clearCache } from "./loader.js";
 export type { Manifest, ManifestFile, Precision, SelfTest } from "./manifest.js";
 export { parseManifest, SCHEMA_VERSION } from "./manifest.js";
-export { BALANCED, clean, FAST, feather, matte, PRESETS, refinement } from "./postprocess.js";
-export { createRemover } from "./remover.js";
+export { clean, feather, matte } from "./postprocess.js";
+export { BALANCED, FAST, PRESETS, refinement } from "./refinement.js";
+export { createRemover, preload } from "./remover.js";
 export { boxMean } from "./sampling.js";
 export type * from "./types.js";

@@ -17,7 +17,7 @@ export type Provider = "wasm" | "webgpu";
 export interface ManifestFile {
   /** Relative to the manifest, below it, with forward slashes. */
   path: string;
-  role: "model" | "engine" | (string & {});
+  role: "model" | "engine" | "manifest" | (string & {});
   bytes: number;
   /** Lower-case hexadecimal. */
   sha256: string;
@@ -25,12 +25,16 @@ export interface ManifestFile {
   sri?: string;
   /** Of models. */
   precision?: Precision;
-  /** Of models. */
-  format?: "onnx" | "ort";
-  /** Of engine files: which backend runs them. */
+  /** Of models: "u2e" is for this package's own engine, the others for ONNX Runtime Web. */
+  format?: "u2e" | "onnx" | "ort";
+  /** Of files of role "manifest": the bundle below this one that is meant by the option `quality`. */
+  quality?: "video" | "standard" | "best";
+  /** Of engine files of ONNX Runtime Web: which of its backends runs them. */
   provider?: Provider;
   /** Of engine files: the onnxruntime-web version that they belong to, exactly. */
   version?: string;
+  /** Bytes that travel where the host compresses; from the manifest's `sizes`. */
+  transfer?: { gzip?: number; brotli?: number };
 }
 
 export interface SelfTest {
@@ -84,7 +88,7 @@ export function parseManifest(text: string): Manifest {
       `manifest.json has schema version ${JSON.stringify(value.schema_version)}, this package reads ${SCHEMA_VERSION}`,
     );
   }
-  const { input, output, files, self_test: test } = value;
+  const { input, output, files, sizes, self_test: test } = value;
   need(typeof value.name === "string" && value.name, "name");
   need(typeof value.version === "string", "version");
   need(typeof value.model?.name === "string", "model.name");
@@ -100,7 +104,14 @@ export function parseManifest(text: string): Manifest {
     need(typeof file.role === "string", `${at}.role`);
     need(Number.isInteger(file.bytes) && file.bytes > 0 && file.bytes <= MAX_FILE_BYTES, `${at}.bytes`);
     need(typeof file.sha256 === "string" && /^[0-9a-f]{64}$/.test(file.sha256), `${at}.sha256`);
-    if (file.role === "model") need(["int8", "fp16", "fp32"].includes(file.precision), `${at}.precision`);
+    if (file.role === "model") {
+      need(["int8", "fp16", "fp32"].includes(file.precision), `${at}.precision`);
+      need(["u2e", "onnx", "ort"].includes(file.format ??= "onnx"), `${at}.format`);
+    }
+    if (file.role === "manifest") need(["video", "standard", "best"].includes(file.quality), `${at}.quality`);
+    const { gzip, brotli } = sizes?.[file.path] ?? {};
+    const bytes = (size: unknown): number | undefined => (Number.isInteger(size) && (size as number) > 0 ? size as number : undefined);
+    file.transfer = { gzip: bytes(gzip), brotli: bytes(brotli) };
     if (file.role === "engine") {
       need(file.provider === "wasm" || file.provider === "webgpu", `${at}.provider`);
       need(typeof file.version === "string", `${at}.version`);
@@ -121,11 +132,15 @@ function isSafePath(path: string): boolean {
   return /^[A-Za-z0-9._-]+(\/[A-Za-z0-9._-]+)*$/.test(path) && !path.split("/").some((part) => /^\.+$/.test(part));
 }
 
-/** The first model of the first precision that the bundle has, ONNX before ORT. */
-export function findModel(manifest: Manifest, precisions: readonly Precision[]): ManifestFile | undefined {
+/** The first model of the first precision that the bundle has in one of the formats, in their order. */
+export function findModel(
+  manifest: Manifest, precisions: readonly Precision[], formats: readonly ManifestFile["format"][],
+): ManifestFile | undefined {
   for (const precision of precisions) {
-    const found = manifest.files.filter((file) => file.role === "model" && file.precision === precision);
-    if (found.length) return found.find((file) => file.format !== "ort") ?? found[0];
+    for (const format of formats) {
+      const found = manifest.files.find((file) => file.role === "model" && file.precision === precision && file.format === format);
+      if (found) return found;
+    }
   }
   return undefined;
 }

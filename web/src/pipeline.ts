@@ -5,79 +5,59 @@
  * ordinary pictures are read once and kept; those of very large ones are read anew each time. So memory holds the
  * picture, the encoder's canvas and the matte, and never a second copy of any.
  */
-import { Engine, type EngineInfo } from "./engine.js";
-import { ConfigError } from "./errors.js";
+import { type BundleChoice, openBundle, ProgressReport } from "./bundle.js";
 import { colourFactor, ForegroundRows } from "./foreground.js";
-import { loadManifest } from "./loader.js";
-import type { ManifestFile } from "./manifest.js";
-import { openSink } from "./output.js";
+import { loadFile, type LoadOptions } from "./loader.js";
+import { chooseModel, type Network, type NetworkOptions, openNetwork } from "./network.js";
+import type { AnyConvertOptions, AnyCutoutOptions } from "./options.js";
+import { CroppedSink, openSink, type SinkOptions } from "./output.js";
+import type { Sendable } from "./picture.js";
 import { BoxReduce, flattenOnWhite, NetworkResize } from "./pixels.js";
-import { clean, feather, MatteRows, refinement } from "./postprocess.js";
+import { clean, feather, MatteRows } from "./postprocess.js";
+import { refinement } from "./refinement.js";
 import { toAlpha, workingFactor } from "./sampling.js";
-import { openSource, type Picture, type Source } from "./source.js";
-import type { ConvertOptions, ConvertResult, CutoutOptions, CutoutResult, Progress, RemoverOptions, Timings } from "./types.js";
+import { openSource, type Source } from "./source.js";
+import { type Box, cropBox, cropRows, cropSettings, findSubject } from "./subject.js";
+import type { ConvertResult, CutoutOptions, CutoutResult, MaskResult, NetworkInfo, Progress, Timings } from "./types.js";
 
 const KEEP_PIXELS = 16_777_216; // above, bands are read anew: time for memory
 const BAND_PIXELS = 1 << 20;
 const BAND_ROWS = 16; // bands are multiples of the lossy encoders' blocks
-const OUTPUTS = ["png", "webp", "jpeg", "alpha", "bitmap"];
 
-export type CreateOptions = Omit<RemoverOptions, "base" | "onProgress" | "signal" | "mode" | "worker"> & { base: string };
+/** What createRemover was asked for, without what cannot cross to a worker. */
+export interface CreateOptions extends BundleChoice, NetworkOptions { maxPixels?: number }
 
-/** What a picture needs of the engine. */
-export type Network = Pick<Engine, "run"> & { info: Pick<EngineInfo, "size" | "backend"> };
+export type AnyCutoutResult = CutoutResult<Blob | ImageBitmap> | MaskResult;
+export type AnyConvertResult = ConvertResult<Blob | ImageBitmap>;
+
+/** What a picture needs of the network. */
+export type Seer = Pick<Network, "run"> & { info: Pick<NetworkInfo, "size" | "backend"> };
 
 export class Pipeline {
-  private constructor(readonly engine: Engine) {}
+  private constructor(readonly network: Network, readonly maxPixels: number | undefined) {}
 
-  get info(): EngineInfo {
-    return this.engine.info;
+  get info(): NetworkInfo {
+    return this.network.info;
   }
 
   static async create(options: CreateOptions, onProgress: (progress: Progress) => void, signal?: AbortSignal): Promise<Pipeline> {
-    const base = new URL(options.base);
-    let phase: Progress["phase"] = "manifest";
-    const expected = new Map<ManifestFile, number>();
-    const report = (): void => {
-      let [loaded, total] = [0, 0];
-      for (const [file, bytes] of expected) {
-        loaded += bytes;
-        total += file.bytes;
-      }
-      onProgress({ phase, loaded, total });
-    };
-    const load = {
-      base, cache: options.cache ?? true, signal,
-      onBytes(file: ManifestFile, bytes: number) {
-        expected.set(file, bytes);
-        report();
-      },
-    };
-    report();
-    const manifest = await loadManifest(load, options.integrity);
-    const engine = await Engine.create(manifest, load, {
-      device: options.device ?? "auto", threads: options.threads, wasmPaths: options.wasmPaths,
-      onPhase(next, files) {
-        phase = next;
-        for (const file of files) if (!expected.has(file)) expected.set(file, 0);
-        report();
-      },
-    });
-    phase = "ready";
-    report();
-    return new Pipeline(engine);
+    const report = new ProgressReport(onProgress);
+    report.report();
+    const onBytes: LoadOptions["onBytes"] = (file, loaded, total) => report.bytes(file, loaded, total);
+    const network = await openNetwork(await openBundle(options, { signal, onBytes }), options, report);
+    report.report("ready");
+    return new Pipeline(network, options.maxPixels);
   }
 
-  cutout(picture: Picture, options: CutoutOptions, signal?: AbortSignal): Promise<CutoutResult> {
-    return cutout(this.engine, picture, options, signal);
+  cutout(picture: Sendable, options: AnyCutoutOptions, signal?: AbortSignal): Promise<AnyCutoutResult> {
+    return cutout(this.network, picture, options, signal, this.maxPixels);
   }
 
-  async convert(picture: Picture, options: ConvertOptions, signal?: AbortSignal): Promise<ConvertResult> {
-    const { source, timings, clock, output, quality, background } = await begin(picture, options, signal);
+  async convert(picture: Sendable, options: AnyConvertOptions, signal?: AbortSignal): Promise<AnyConvertResult> {
+    const { source, timings, clock, drawing } = await begin(picture, options, signal, this.maxPixels);
     try {
-      if ((output as string) === "alpha") throw new ConfigError("convert removes nothing, so it has no alpha to give");
       const { width, height } = source;
-      const sink = await openSink({ width, height, output, quality, background });
+      const sink = await openSink(drawing);
       const alpha = new Uint8Array(width * height);
       timings.encodeMs += clock();
       for (const { y, rows } of bands(width, height)) {
@@ -99,14 +79,31 @@ export class Pipeline {
   }
 
   dispose(): Promise<void> {
-    return this.engine.dispose();
+    return this.network.dispose();
   }
 }
 
+/** A bundle's manifest and model into the cache, and nothing else. */
+export async function preloadBundle(choice: BundleChoice & Partial<NetworkOptions>, onProgress: (progress: Progress) => void, signal?: AbortSignal): Promise<void> {
+  const report = new ProgressReport(onProgress);
+  report.report();
+  const { manifest, load } = await openBundle(choice, { signal, onBytes: (file, loaded, total) => report.bytes(file, loaded, total) });
+  const model = chooseModel(manifest, choice.device ?? "auto");
+  report.expect([model]);
+  report.report("download");
+  await loadFile(model, load);
+  report.report("ready");
+}
+
 /** One picture without its background. */
-export async function cutout(network: Network, picture: Picture, options: CutoutOptions, signal?: AbortSignal): Promise<CutoutResult> {
+export async function cutout(
+  network: Seer, picture: Sendable, options: AnyCutoutOptions, signal?: AbortSignal, maxPixels?: number,
+): Promise<AnyCutoutResult> {
   const settings = refinement(options.refine);
-  const { source, timings, clock, output, quality, background } = await begin(picture, options, signal);
+  const crop = cropSettings(options.crop);
+  const { source, timings, clock, drawing } = await begin(picture, options, signal, maxPixels);
+  const maskOnly = "maskOnly" in options && options.maskOnly;
+  const painted = !maskOnly && drawing.output !== "alpha"; // the colours are wanted
   try {
     const { width, height } = source;
     const { size } = network.info;
@@ -120,7 +117,7 @@ export async function cutout(network: Network, picture: Picture, options: Cutout
     // For the network, and for the working grids of edges and colours.
     const resize = new NetworkResize(width, height, size);
     const guided = settings.edges === "guided" ? boxes(width, height, workingFactor(height, width, settings.workingSide)) : undefined;
-    const estimate = settings.colours === "estimate" && output !== "alpha";
+    const estimate = settings.colours === "estimate" && painted;
     const k = colourFactor(height, width);
     const colours = !estimate ? undefined : guided?.kx === k ? guided : boxes(width, height, k);
     for (const { y, rows } of bands(width, height)) {
@@ -178,12 +175,26 @@ export async function cutout(network: Network, picture: Picture, options: Cutout
       timings.refineMs += clock();
     }
 
+    const subject = findSubject(alpha, width, height);
+    if (!subject.found) source.notes.push("nothing was found in the picture");
+    const part: Box = crop && subject.found && subject.box ? cropBox(subject.box, width, height, crop) : { x: 0, y: 0, width, height };
+    const whole = part.width === width && part.height === height && !part.x && !part.y;
+    const matteOf = { data: whole ? alpha : cropRows(alpha, width, height, part), width: part.width, height: part.height };
+    const { backend } = network.info;
+    const result = (): MaskResult => {
+      timings.totalMs = performance.now() - timings.totalMs;
+      return { alpha: matteOf, subject, width: part.width, height: part.height, timings, backend, notes: source.notes };
+    };
+    timings.refineMs += clock();
+    if (maskOnly) return result();
+
     // The colours, and out.
-    const sink = await openSink({ width, height, output, quality, background });
+    const inner = await openSink({ ...drawing, width: part.width, height: part.height });
+    const sink = whole ? inner : new CroppedSink(inner, width, part);
     timings.encodeMs += clock();
     const foreground = colours && grid ? new ForegroundRows(width, height, colours, grid) : undefined;
     timings.refineMs += clock();
-    if (output !== "alpha") {
+    if (painted) {
       for (const { y, rows } of bands(width, height)) {
         const rgba = read(y, rows, true);
         timings.decodeMs += clock();
@@ -198,23 +209,17 @@ export async function cutout(network: Network, picture: Picture, options: Cutout
       }
     }
     source.close();
-    const image = await sink.finish(alpha);
+    const image = await sink.finish(matteOf.data);
     timings.encodeMs += clock();
-    timings.totalMs = performance.now() - timings.totalMs;
-    return {
-      image, alpha: { data: alpha, width, height }, width, height, timings, backend: network.info.backend, notes: source.notes,
-    };
+    return { image, ...result() };
   } finally {
     source.close();
   }
 }
 
-async function begin(picture: Picture, options: CutoutOptions | ConvertOptions, signal?: AbortSignal) {
+async function begin(picture: Sendable, options: AnyCutoutOptions | AnyConvertOptions, signal?: AbortSignal, maxPixels?: number) {
   signal?.throwIfAborted();
-  const { output = "png", quality, background = "transparent", animation = "refuse" } = options;
-  if (!OUTPUTS.includes(output)) throw new ConfigError(`output must be one of ${OUTPUTS.join(", ")}`);
-  if (quality !== undefined && !(quality >= 0 && quality <= 1)) throw new ConfigError("quality must be 0 to 1");
-  if (animation !== "refuse" && animation !== "first-frame") throw new ConfigError('animation must be "refuse" or "first-frame"');
+  const { output = "png", quality, background = "transparent", animation = "refuse" } = options as CutoutOptions;
   const start = performance.now();
   const timings: Timings = {
     decodeMs: 0, resizeMs: 0, inferenceMs: 0, refineMs: 0, compositeMs: 0, encodeMs: 0, totalMs: start,
@@ -225,9 +230,10 @@ async function begin(picture: Picture, options: CutoutOptions | ConvertOptions, 
     last = performance.now();
     return last - before;
   };
-  const source: Source = await openSource(picture, animation);
+  const source: Source = await openSource(picture, { animation, maxPixels });
   timings.decodeMs += clock();
-  return { source, timings, clock, output, quality, background };
+  const drawing: SinkOptions = { width: source.width, height: source.height, output, quality, background };
+  return { source, timings, clock, drawing };
 }
 
 /** Bands of a source: read once, kept and the bitmap freed, unless the picture is very large. `last` lets go of one. */

@@ -1,43 +1,97 @@
 /** The page's end: one small object in front of a worker, or in front of the pipeline itself. */
-import type { EngineInfo } from "./engine.js";
-import { ConfigError, DisposedError, EngineError, fromMessage } from "./errors.js";
-import type { CreateOptions } from "./pipeline.js";
-import type { Answer, Request } from "./protocol.js";
-import type {
-  ConvertOptions, ConvertResult, CutoutOptions, CutoutResult, Picture, Progress, Remover, RemoverOptions,
-} from "./types.js";
+import type { BundleChoice } from "./bundle.js";
+import { ConfigError, DisposedError, fromMessage, line, WorkerError } from "./errors.js";
+import { type AnyConvertOptions, type AnyCutoutOptions, checkBundle, checkConvert, checkCutout, checkRemover } from "./options.js";
+import { type Picture, type Sendable, sendable } from "./picture.js";
+import type { AnyConvertResult, AnyCutoutResult, CreateOptions } from "./pipeline.js";
+import { type Answer, type Request, WORKER_NAME } from "./protocol.js";
+import type { BundleOptions, NetworkInfo, Progress, Remover, RemoverInfo, RemoverOptions } from "./types.js";
 
-/**
- * Load a bundle and start its model.
- *
- * Rejects with DownloadError, ManifestError, IntegrityError or EngineError, or with the signal's reason.
- */
-export async function createRemover(options: RemoverOptions): Promise<Remover> {
-  const { base, onProgress = () => {}, signal, mode = "worker", worker, ...rest } = options;
-  if (mode !== "worker" && mode !== "main") throw new ConfigError('mode must be "worker" or "main"');
-  if (!["auto", "wasm", "webgpu"].includes(rest.device ?? "auto")) throw new ConfigError('device must be "auto", "wasm" or "webgpu"');
-  if (rest.threads !== undefined && !(Number.isInteger(rest.threads) && rest.threads >= 1)) {
-    throw new ConfigError("threads must be a whole number from 1");
-  }
-  signal?.throwIfAborted();
-  const create: CreateOptions = { ...rest, base: folderUrl(base) };
-  return mode === "main" ? createHere(create, onProgress, signal) : createInWorker(create, onProgress, signal, worker);
+/** What is done in the worker, or here. */
+interface Workshop {
+  readonly info: RemoverInfo;
+  cutout(picture: Sendable, options: AnyCutoutOptions, signal?: AbortSignal, own?: ImageBitmap): Promise<AnyCutoutResult>;
+  convert(picture: Sendable, options: AnyConvertOptions, signal?: AbortSignal, own?: ImageBitmap): Promise<AnyConvertResult>;
+  dispose(): Promise<void>;
 }
 
-function folderUrl(base: string | URL): string {
+type OnProgress = (progress: Progress) => void;
+
+/**
+ * Load a bundle and start its model; without options the model that comes with this package.
+ *
+ * Rejects with ConfigError, DownloadError, ManifestError, IntegrityError, EngineError or WorkerError, or with the signal's
+ * reason.
+ */
+export async function createRemover(options: RemoverOptions = {}): Promise<Remover> {
+  checkRemover(options);
+  const { base, onProgress = () => {}, signal, mode, worker, ...rest } = options;
+  signal?.throwIfAborted();
+  const create: CreateOptions = { ...rest, device: rest.device ?? "auto", base: base === undefined ? undefined : folderUrl(base) };
+  return remover(await openWorkshop(create, mode, onProgress, signal, worker));
+}
+
+/** Fetch and keep a bundle's manifest and model, so that a later createRemover with the same options needs no network. */
+export async function preload(options: BundleOptions = {}): Promise<void> {
+  checkBundle(options);
+  const { base, onProgress = () => {}, signal, ...rest } = options;
+  signal?.throwIfAborted();
+  const choice: BundleChoice = { ...rest, base: base === undefined ? undefined : folderUrl(base) };
+  await (await import("./pipeline.js")).preloadBundle(choice, onProgress, signal);
+}
+
+/** An absolute URL that ends in a slash, of any scheme that has folders: extensions and apps have their own. */
+export function folderUrl(base: string | URL): string {
   let url: URL;
   try {
     url = new URL(base, globalThis.document?.baseURI ?? globalThis.location?.href);
   } catch {
     throw new ConfigError(`base ${JSON.stringify(String(base))} is no URL`);
   }
-  if (!/^https?:$/.test(url.protocol)) throw new ConfigError(`base must be http or https, not ${url.protocol}`);
+  if (!url.href.startsWith(`${url.protocol}//`)) throw new ConfigError(`base must be the URL of a folder, which ${url.protocol} has none of`);
   if (!url.pathname.endsWith("/")) url.pathname += "/";
   url.search = url.hash = "";
   return url.href;
 }
 
-async function createHere(create: CreateOptions, onProgress: (progress: Progress) => void, signal?: AbortSignal): Promise<Remover> {
+function remover(workshop: Workshop): Remover {
+  const prepared = async (picture: Picture, signal?: AbortSignal) => {
+    signal?.throwIfAborted();
+    return sendable(picture, signal);
+  };
+  return {
+    get info() {
+      return workshop.info;
+    },
+    async cutout(picture: Picture, options: AnyCutoutOptions = {}) {
+      checkCutout(options);
+      const { signal, ...rest } = options;
+      const ready = await prepared(picture, signal);
+      return (await workshop.cutout(ready.picture, rest as AnyCutoutOptions, signal, ready.own)) as any;
+    },
+    async convert(picture: Picture, options: AnyConvertOptions = {}) {
+      checkConvert(options);
+      const { signal, ...rest } = options;
+      const ready = await prepared(picture, signal);
+      return (await workshop.convert(ready.picture, rest as AnyConvertOptions, signal, ready.own)) as any;
+    },
+    dispose: () => workshop.dispose(),
+  };
+}
+
+async function openWorkshop(
+  create: CreateOptions, mode: "worker" | "main" | undefined, onProgress: OnProgress, signal?: AbortSignal, make?: () => Worker,
+): Promise<Workshop> {
+  if (mode === "main") return openHere(create, onProgress, signal);
+  try {
+    return await WorkerWorkshop.open(create, onProgress, signal, make);
+  } catch (error) {
+    if (mode === "worker" || make || !(error instanceof WorkerError)) throw error;
+    return openHere(create, onProgress, signal, error.message);
+  }
+}
+
+async function openHere(create: CreateOptions, onProgress: OnProgress, signal?: AbortSignal, modeReason?: string): Promise<Workshop> {
   const { Pipeline } = await import("./pipeline.js");
   const pipeline = await Pipeline.create(create, onProgress, signal);
   let queue: Promise<unknown> = Promise.resolve();
@@ -50,10 +104,13 @@ async function createHere(create: CreateOptions, onProgress: (progress: Progress
     queue = result.catch(() => {});
     return result;
   };
+  /** The pipeline closes what it has read; a bitmap of the caller's must outlive it. */
+  const copied = async (picture: Sendable, own?: ImageBitmap): Promise<Sendable> =>
+    own || picture instanceof Blob || "data" in picture ? picture : createImageBitmap(picture);
   return {
-    info: pipeline.info,
-    cutout: (picture, { signal: abort, ...options } = {}) => inTurn(() => pipeline.cutout(picture, options, abort)),
-    convert: (picture, { signal: abort, ...options } = {}) => inTurn(() => pipeline.convert(picture, options, abort)),
+    info: { ...pipeline.info, mode: "main", modeReason },
+    cutout: (picture, options, abort, own) => inTurn(async () => pipeline.cutout(await copied(picture, own), options, abort)),
+    convert: (picture, options, abort, own) => inTurn(async () => pipeline.convert(await copied(picture, own), options, abort)),
     async dispose() {
       if (disposed) return;
       disposed = true;
@@ -64,82 +121,140 @@ async function createHere(create: CreateOptions, onProgress: (progress: Progress
 }
 
 type Unnumbered<T> = T extends { id: number } ? Omit<T, "id"> : never;
-interface Waiting { resolve: (value: any) => void; reject: (error: unknown) => void; onProgress?: (progress: Progress) => void }
+interface Waiting { resolve: (value: any) => void; reject: (error: unknown) => void; onProgress?: OnProgress }
 
-async function createInWorker(
-  create: CreateOptions, onProgress: (progress: Progress) => void, signal?: AbortSignal, make?: () => Worker,
-): Promise<Remover> {
-  // Written just so, for bundlers recognise it and bundle the worker.
-  const worker = make?.() ?? new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "u2net-remover" });
-  const waiting = new Map<number, Waiting>();
-  let failure: Error | undefined;
-  let last = 0;
+/** A worker that dies takes what it was doing with it, as WorkerError; the next picture gets a new one. */
+class WorkerWorkshop implements Workshop {
+  #link: WorkerLink;
+  #starting?: Promise<void>;
+  #disposed = false;
+  private constructor(
+    readonly create: CreateOptions, readonly make: (() => Worker) | undefined, link: WorkerLink, public info: RemoverInfo,
+  ) {
+    this.#link = link;
+  }
 
-  const stop = (error: Error): void => {
-    failure ??= error;
-    worker.terminate();
-    for (const { reject } of waiting.values()) reject(failure);
-    waiting.clear();
-  };
-  worker.onerror = (event) => {
-    event.preventDefault?.();
-    stop(new EngineError(`the worker failed: ${event.message || "it could not be loaded"}`));
-  };
-  worker.onmessageerror = () => stop(new EngineError("the worker sent what cannot be read"));
-  worker.onmessage = ({ data }: MessageEvent<Answer>) => {
-    const entry = waiting.get(data.id);
-    if (!entry) return; // aborted meanwhile
-    if (data.type === "progress") {
-      entry.onProgress?.(data.progress);
-      return;
+  static async open(create: CreateOptions, onProgress: OnProgress, signal?: AbortSignal, make?: () => Worker): Promise<WorkerWorkshop> {
+    const [link, info] = await WorkerWorkshop.#start(create, onProgress, signal, make);
+    return new WorkerWorkshop(create, make, link, info);
+  }
+
+  static async #start(
+    create: CreateOptions, onProgress: OnProgress, signal?: AbortSignal, make?: () => Worker,
+  ): Promise<[WorkerLink, RemoverInfo]> {
+    const link = new WorkerLink(make);
+    try {
+      const info = await link.ask<NetworkInfo>({ type: "create", options: create }, [], signal, onProgress);
+      return [link, { ...info, mode: "worker" }];
+    } catch (error) {
+      // An aborted download still saves what has come, so that the next visit can go on from there.
+      setTimeout(() => link.stop(new DisposedError("this remover could not be created")), signal?.aborted ? 1000 : 0);
+      throw error;
     }
-    waiting.delete(data.id);
-    if (data.type === "done") entry.resolve(data.value);
-    else entry.reject(fromMessage(data.error));
-  };
+  }
 
-  const ask = <T>(request: Unnumbered<Request>, abort?: AbortSignal, progress?: (progress: Progress) => void): Promise<T> =>
-    new Promise<T>((resolve, reject) => {
-      if (failure) throw failure;
+  async #ask<T>(request: Unnumbered<Request>, own: ImageBitmap | undefined, signal?: AbortSignal): Promise<T> {
+    if (this.#link.failure && !this.#disposed) {
+      this.#starting ??= WorkerWorkshop.#start(this.create, () => {}, undefined, this.make)
+        .then(([link, info]) => {
+          if (this.#disposed) link.stop(new DisposedError("this remover was disposed of"));
+          this.#link = link;
+          this.info = info;
+        })
+        .finally(() => {
+          this.#starting = undefined;
+        });
+      await this.#starting;
+    }
+    return this.#link.ask<T>(request, own ? [own] : [], signal);
+  }
+
+  cutout(picture: Sendable, options: AnyCutoutOptions, signal?: AbortSignal, own?: ImageBitmap): Promise<AnyCutoutResult> {
+    return this.#ask({ type: "cutout", picture, options }, own, signal);
+  }
+
+  convert(picture: Sendable, options: AnyConvertOptions, signal?: AbortSignal, own?: ImageBitmap): Promise<AnyConvertResult> {
+    return this.#ask({ type: "convert", picture, options }, own, signal);
+  }
+
+  async dispose(): Promise<void> {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#link.stop(new DisposedError("this remover was disposed of"));
+  }
+}
+
+/** One worker, and what waits for its answers. */
+class WorkerLink {
+  failure?: Error;
+  readonly #worker: Worker;
+  readonly #waiting = new Map<number, Waiting>();
+  #last = 0;
+
+  constructor(make?: () => Worker) {
+    try {
+      this.#worker = (make ?? makeWorker)();
+    } catch (error) {
+      throw new WorkerError(`no worker can be started: ${line(error)}`, { cause: error });
+    }
+    this.#worker.onerror = (event) => {
+      event.preventDefault?.();
+      this.stop(new WorkerError(`the worker failed: ${event.message || "it could not be loaded"}`));
+    };
+    this.#worker.onmessageerror = () => this.stop(new WorkerError("the worker sent what cannot be read"));
+    this.#worker.onmessage = ({ data }: MessageEvent<Answer>) => {
+      const entry = this.#waiting.get(data.id);
+      if (!entry) return; // aborted meanwhile
+      if (data.type === "progress") {
+        entry.onProgress?.(data.progress);
+        return;
+      }
+      this.#waiting.delete(data.id);
+      if (data.type === "done") entry.resolve(data.value);
+      else entry.reject(fromMessage(data.error));
+    };
+  }
+
+  stop(error: Error): void {
+    this.failure = this.failure instanceof DisposedError ? this.failure : error;
+    this.#worker.terminate();
+    for (const { reject } of this.#waiting.values()) reject(error);
+    this.#waiting.clear();
+  }
+
+  ask<T>(request: Unnumbered<Request>, transfer: Transferable[], abort?: AbortSignal, onProgress?: OnProgress): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      if (this.failure) throw this.failure;
       abort?.throwIfAborted();
-      const id = ++last;
+      const id = ++this.#last;
       const onAbort = (): void => {
-        if (!waiting.delete(id)) return;
-        worker.postMessage({ id, type: "abort" } satisfies Request);
+        if (!this.#waiting.delete(id)) return;
+        this.#worker.postMessage({ id, type: "abort" } satisfies Request);
         reject(abort!.reason);
       };
       abort?.addEventListener("abort", onAbort, { once: true });
       const settled = (): void => abort?.removeEventListener("abort", onAbort);
-      waiting.set(id, {
+      this.#waiting.set(id, {
         resolve(value) { settled(); resolve(value); },
         reject(error) { settled(); reject(error); },
-        onProgress: progress,
+        onProgress,
       });
       try {
-        worker.postMessage({ ...request, id });
+        this.#worker.postMessage({ ...request, id }, transfer);
       } catch (error) {
-        waiting.delete(id);
+        this.#waiting.delete(id);
         settled();
-        throw new ConfigError("the picture or the options cannot be sent to the worker", { cause: error });
+        throw new ConfigError(`the picture or the options cannot be sent to the worker: ${line(error)}`, { cause: error });
       }
     });
-
-  let info: EngineInfo;
-  try {
-    info = await ask<EngineInfo>({ type: "create", options: create }, signal, onProgress);
-  } catch (error) {
-    // An aborted download still saves what has come, so that the next visit can go on from there.
-    setTimeout(() => worker.terminate(), signal?.aborted ? 1000 : 0);
-    throw error;
   }
-  return {
-    info,
-    cutout: (picture: Picture, { signal: abort, ...options }: CutoutOptions = {}) =>
-      ask<CutoutResult>({ type: "cutout", picture, options }, abort),
-    convert: (picture: Picture, { signal: abort, ...options }: ConvertOptions = {}) =>
-      ask<ConvertResult>({ type: "convert", picture, options }, abort),
-    async dispose() {
-      if (!failure) stop(new DisposedError("this remover was disposed of"));
-    },
-  };
+}
+
+let makeWorker = (): Worker =>
+  // Written just so, for bundlers recognise it and bundle the worker.
+  new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: WORKER_NAME });
+
+/** For builds in which the worker is another file. */
+export function setWorker(make: () => Worker): void {
+  makeWorker = make;
 }

@@ -1,10 +1,10 @@
 /**
  * A decoded picture that is read in bands of rows: 8-bit sRGB with its orientation applied, not premultiplied.
  */
-import { AnimatedImageError, ConfigError, CorruptImageError, EmptyImageError, UnsupportedImageError } from "./errors.js";
-import { checkSize, inspect, MAX_OUTPUT_PIXELS } from "./format.js";
-
-export type Picture = Blob | ImageBitmap | ImageData;
+import { AnimatedImageError, CorruptImageError, EmptyImageError, RemoverError, UnsupportedImageError } from "./errors.js";
+import { checkSize, type Format, inspect, MAX_OUTPUT_PIXELS } from "./format.js";
+import type { PixelData, Sendable } from "./picture.js";
+import { platform } from "./platform.js";
 
 export interface Source {
   width: number;
@@ -17,62 +17,71 @@ export interface Source {
   close(): void;
 }
 
-/** Decode. Throws the ImageError family, or ConfigError for what is no picture at all. */
-export async function openSource(picture: Picture, animation: "refuse" | "first-frame" = "refuse"): Promise<Source> {
-  if (picture instanceof Blob) return openBlob(picture, animation);
-  if (typeof ImageBitmap !== "undefined" && picture instanceof ImageBitmap) {
-    if (!picture.width) throw new EmptyImageError("the ImageBitmap is closed");
-    checkSize(picture.width, picture.height);
-    return fromBitmap(await fitted(picture), true, []);
+export interface SourceOptions { animation: "refuse" | "first-frame"; maxPixels?: number }
+
+/** Decode. Throws the ImageError family. */
+export async function openSource(picture: Sendable, options: SourceOptions): Promise<Source> {
+  if (picture instanceof Blob) return openBlob(picture, options);
+  checkSize(picture.width, picture.height, options.maxPixels);
+  if ("data" in picture) {
+    if (picture.width * picture.height <= MAX_OUTPUT_PIXELS || typeof createImageBitmap === "undefined") return fromPixels(picture, true, []);
+    const { data, width, height } = picture;
+    const image = new ImageData(new Uint8ClampedArray(data.buffer as ArrayBuffer, data.byteOffset, data.length), width, height);
+    return fromBitmap(...(await fitted(await createImageBitmap(image))), true);
   }
-  if (typeof ImageData !== "undefined" && picture instanceof ImageData) {
-    checkSize(picture.width, picture.height);
-    if (picture.width * picture.height > MAX_OUTPUT_PIXELS) return fromBitmap(await fitted(await createImageBitmap(picture)), true, []);
-    return fromImageData(picture);
-  }
-  throw new ConfigError("a picture must be a Blob, an ImageBitmap or an ImageData");
+  return fromBitmap(...(await fitted(picture)), true);
 }
 
-async function openBlob(blob: Blob, animation: "refuse" | "first-frame"): Promise<Source> {
-  const { format, animated } = await inspect(blob);
+async function openBlob(blob: Blob, { animation, maxPixels }: SourceOptions): Promise<Source> {
+  const { format, animated } = await inspect(blob, maxPixels);
   if (animated && animation === "refuse") {
     throw new AnimatedImageError(`the ${format.toUpperCase()} is animated: ask for its first frame, or save that as a picture`);
   }
-  let bitmap: ImageBitmap;
+  const notes = animated ? ["animated: only the first frame was used"] : [];
+  const opaque = format === "jpeg" || format === "bmp";
+  // The type a file claims to have may be wrong and must not matter.
+  const file = new Blob([blob], { type: `image/${format}` });
+  if (platform.decode) {
+    const pixels = await decoded(format, () => platform.decode!(file));
+    checkSize(pixels.width, pixels.height, maxPixels);
+    return fromPixels(pixels, !opaque, notes);
+  }
+  const bitmap = await decoded(format, () => createImageBitmap(file, { imageOrientation: "from-image" }));
+  if (!bitmap.width || !bitmap.height) throw new EmptyImageError("the picture has no pixels");
+  checkSize(bitmap.width, bitmap.height, maxPixels);
+  const [fit, more] = await fitted(bitmap);
+  return fromBitmap(fit, [...notes, ...more], !opaque);
+}
+
+async function decoded<T>(format: Format, decode: () => Promise<T>): Promise<T> {
   try {
-    // The type a file claims to have may be wrong and must not matter.
-    bitmap = await createImageBitmap(new Blob([blob], { type: `image/${format}` }), { imageOrientation: "from-image" });
+    return await decode();
   } catch (error) {
-    if (format === "heic" || format === "avif") {
+    if (error instanceof RemoverError) throw error;
+    if (format === "heic" || format === "avif" || format === "jxl") {
       throw new UnsupportedImageError(
-        `this browser cannot decode ${format.toUpperCase()}: save the picture as JPEG or PNG first`, { cause: error },
+        `${format === "jxl" ? "JPEG XL" : format.toUpperCase()} cannot be decoded here: save the picture as JPEG or PNG first`, { cause: error },
       );
     }
     throw new CorruptImageError(`the ${format.toUpperCase()} is damaged or incomplete`, { cause: error });
   }
-  if (!bitmap.width || !bitmap.height) throw new EmptyImageError("the picture has no pixels");
-  checkSize(bitmap.width, bitmap.height);
-  const notes = animated ? ["animated: only the first frame was used"] : [];
-  const size = [bitmap.width, bitmap.height];
-  const fit = await fitted(bitmap);
-  if (fit !== bitmap) notes.push(`${size[0]}×${size[1]} scaled down to ${fit.width}×${fit.height}`);
-  return fromBitmap(fit, format !== "jpeg" && format !== "bmp", notes);
 }
 
-/** The bitmap itself, or a smaller one (and the original closed) where it has more pixels than are given out. */
-async function fitted(bitmap: ImageBitmap): Promise<ImageBitmap> {
-  const pixels = bitmap.width * bitmap.height;
-  if (pixels <= MAX_OUTPUT_PIXELS) return bitmap;
+/** The bitmap itself, or a smaller one, a note, and the original closed, where it has more pixels than are given out. */
+async function fitted(bitmap: ImageBitmap): Promise<[ImageBitmap, string[]]> {
+  const { width, height } = bitmap;
+  const pixels = width * height;
+  if (pixels <= MAX_OUTPUT_PIXELS) return [bitmap, []];
   const scale = Math.sqrt(MAX_OUTPUT_PIXELS / pixels);
   const small = await createImageBitmap(bitmap, {
     resizeWidth: Math.max(1, Math.floor(bitmap.width * scale)), resizeHeight: Math.max(1, Math.floor(bitmap.height * scale)),
     resizeQuality: "high",
   });
   bitmap.close();
-  return small;
+  return [small, [`${width}×${height} scaled down to ${small.width}×${small.height}`]];
 }
 
-function fromBitmap(bitmap: ImageBitmap, mayBeTransparent: boolean, notes: string[]): Source {
+function fromBitmap(bitmap: ImageBitmap, notes: string[], mayBeTransparent: boolean): Source {
   const { width, height } = bitmap;
   const canvas = new OffscreenCanvas(1, 1);
   // In main memory: it is read, never shown. Without an alpha channel there is nothing to divide colours by.
@@ -96,10 +105,9 @@ function fromBitmap(bitmap: ImageBitmap, mayBeTransparent: boolean, notes: strin
   };
 }
 
-function fromImageData(image: ImageData): Source {
-  const { width, height, data } = image;
+function fromPixels({ width, height, data }: PixelData, mayBeTransparent: boolean, notes: string[]): Source {
   return {
-    width, height, notes: [], mayBeTransparent: true,
+    width, height, notes, mayBeTransparent,
     read: (y, rows) => new Uint8ClampedArray(data.subarray(y * width * 4, (y + rows) * width * 4)),
     close() {},
   };

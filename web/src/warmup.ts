@@ -2,7 +2,7 @@
  * Small made-up pictures through everything but the network, while the page waits for its first: browsers compile what
  * has run a few times, and the first picture of a person would be the one that waits for it.
  */
-import { cutout, type Network } from "./pipeline.js";
+import { cutout, type Seer } from "./pipeline.js";
 
 // As pictures are: every grid reduces, has more pixels than the map, and fractions of them in a cell. Code that was
 // compiled for whole numbers would be thrown away with the first real picture.
@@ -13,8 +13,8 @@ const ROUNDS = 24;
 const REST_MS = 10; // for the compiler to catch up
 
 /** Orange is the subject, blue is not, and what lies between is unsure. */
-const COLOURS: Network = {
-  info: { size: SIZE, backend: "wasm" },
+const COLOURS: Seer = {
+  info: { size: SIZE, backend: "engine" },
   async run(picture) {
     const map = new Float32Array(SIZE * SIZE);
     for (let i = 0; i < map.length; i++) map[i] = Math.min(Math.max((picture[i * 3] - picture[i * 3 + 2]) / 256 + 0.4, 0), 1);

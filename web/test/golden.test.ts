@@ -7,7 +7,8 @@ import test from "node:test";
 import { connectedComponents, fillHoles, keepComponents } from "../src/components.js";
 import { estimateForeground } from "../src/foreground.js";
 import { BoxReduce, NetworkResize, resizeBilinear, toImage, toTensor } from "../src/pixels.js";
-import { clean, matte, MatteRows, type Refinement, refinement } from "../src/postprocess.js";
+import { clean, matte, MatteRows } from "../src/postprocess.js";
+import { type Refinement, refinement } from "../src/refinement.js";
 import { boxMean, toAlpha, workingFactor } from "../src/sampling.js";
 
 interface Tensor { dtype: string; shape: number[]; offset: number; length: number }

@@ -1,0 +1,2 @@
+import "../src/onnxruntime.js";
+import "../src/worker.js";
