@@ -47,13 +47,11 @@ static u64 buffer_bytes(const BufferRecord *buffer) {
   return (((u64)buffer->height + 2) * ((u64)buffer->width + 1) + 1) * buffer->channels;
 }
 
-static i32 buffer_is_valid(const BufferRecord *buffer, u64 arena_bytes) {
+static i32 buffer_is_valid(const BufferRecord *buffer) {
   if (buffer->type > BUFFER_MAP || buffer->offset % ALIGNMENT) return 0;
   if (buffer->height < 1 || buffer->height > MAX_SIDE || buffer->width < 1 || buffer->width > MAX_SIDE) return 0;
-  if (buffer->type == BUFFER_MAP ? buffer->channels != 1
-                                 : buffer->channels % 4 || buffer->channels < 4 || buffer->channels > MAX_CHANNELS)
-    return 0;
-  return buffer->offset + buffer_bytes(buffer) <= arena_bytes;
+  if (buffer->type == BUFFER_MAP) return buffer->channels == 1;
+  return buffer->channels % 4 == 0 && buffer->channels >= 4 && buffer->channels <= MAX_CHANNELS;
 }
 
 /// How far behind the arena a kernel may read: a tile that hangs over the lower edge reads three rows too many, and
@@ -140,7 +138,8 @@ static i32 is_written(const Loader *loader, Slice slice, u32 before) {
   return 1;
 }
 
-/// Operators read what was written, do not write where they read, and buffers needed at one time do not overlap.
+/// Operators read what was written, do not write where they read, every buffer is used, and buffers needed at one time
+/// do not overlap.
 static enum Status check_plan(const Loader *loader, u32 *place) {
   u32 buffers = loader->header->buffers, operators = loader->header->operators;
   u32 *first = allocate(buffers * sizeof(u32)), *last = allocate(buffers * sizeof(u32));
@@ -161,14 +160,16 @@ static enum Status check_plan(const Loader *loader, u32 *place) {
     if (first[record->output.buffer] == ~0u) first[record->output.buffer] = i;
     last[record->output.buffer] = i;
   }
-  for (u32 a = 0; a < buffers; a++)
+  for (u32 a = 0; a < buffers; a++) {
+    *place = a;
+    if (first[a] == ~0u) return STATUS_MALFORMED;
     for (u32 b = a + 1; b < buffers; b++) {
-      if (first[a] == ~0u || first[b] == ~0u || last[a] < first[b] || last[b] < first[a]) continue;
+      if (first[b] == ~0u || last[a] < first[b] || last[b] < first[a]) continue;
       u64 start_a = loader->buffers[a].offset, start_b = loader->buffers[b].offset;
-      *place = a;
       if (start_a < start_b + buffer_bytes(&loader->buffers[b]) && start_b < start_a + buffer_bytes(&loader->buffers[a]))
         return STATUS_MALFORMED;
     }
+  }
   return STATUS_OK;
 }
 
@@ -494,10 +495,14 @@ enum Status load(Network *network, u8 *file, u32 bytes, i32 threads, u32 *place)
       .constant_bytes = bytes - header->constants,
       .network = network,
   };
+  u64 arena_bytes = 0;
   for (u32 i = 0; i < header->buffers; i++) {
     *place = i;
-    if (!buffer_is_valid(&loader.buffers[i], header->arena_bytes)) return STATUS_MALFORMED;
+    if (!buffer_is_valid(&loader.buffers[i])) return STATUS_MALFORMED;
+    u64 end = loader.buffers[i].offset + (buffer_bytes(&loader.buffers[i]) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    if (end > arena_bytes) arena_bytes = end;
   }
+  if (arena_bytes != header->arena_bytes) return STATUS_MALFORMED;
   status = check_plan(&loader, place);
   if (status != STATUS_OK) return status;
 

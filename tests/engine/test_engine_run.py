@@ -13,6 +13,7 @@ from engine.format import read_model, write_model
 from engine.graph import Network
 from engine.pack import pack_network
 from engine.reference import run_reference
+from tests.engine.fuzz import attack
 from tests.engine.host import EngineHost
 from tests.engine.networks import random_network, random_picture
 
@@ -73,3 +74,10 @@ def test_helpers_that_are_gone_are_not_waited_for(built: dict[bool, Path], tmp_p
     subprocess.run(command, check=True, env={**os.environ, "LOSE_HELPERS": "1"}, timeout=60)
     written = np.fromfile(paths[-1], np.float32).reshape(network.output_size)
     np.testing.assert_array_equal(written, expected)
+
+
+def test_spoiled_files_are_refused_or_run(wasm_path: Path) -> None:
+    """`make fuzz` does ten thousand."""
+    found, statuses, _ = attack(wasm_path.read_bytes(), range(500))
+    assert found == []
+    assert {0, 3, 4, 5} <= set(statuses)
