@@ -127,6 +127,7 @@ preview: | $(VENV) ## a page of procedural scenes → build/procedural.png
 
 fuzz: | $(DEV) ## ten thousand hostile files
 	$(PY) -m tests.attacks.fuzz --cases 10000
+	$(PY) -m tests.engine.fuzz --cases 10000
 
 # ---- proof --------------------------------------------------------------------------------------------------------
 

@@ -64,9 +64,7 @@ class Single:
                          floats=(1.0,))
             )  # fmt: skip
         second = slices[1] if len(self.input_shapes) > 1 else Slice()
-        operators.append(
-            Operator(self.kind, slices[-1], slices[0], second, self.offsets, self.integers, self.floats)
-        )
+        operators.append(Operator(self.kind, slices[-1], slices[0], second, self.offsets, self.integers, self.floats))
         side = constants.add(np.zeros(9 * ((self.output_shape[2] + 7) // 8 * 8), np.int16))
         first_map = len(shapes)
         operators.append(
@@ -121,4 +119,4 @@ def convolution(
     constants = Constants()
     offsets = constants.add(order_weights(weight)), constants.add(bias), constants.add(multiplier)
     shape = (*source.shape[:2], len(weight))
-    return Single(OperatorKind.CONVOLUTION, [source.shape], shape, constants, offsets, (dilation,))  # type: ignore[list-item]
+    return Single(OperatorKind.CONVOLUTION, [source.shape], shape, constants, offsets, (dilation,))

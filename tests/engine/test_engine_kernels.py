@@ -131,7 +131,7 @@ def test_sums_of_the_direct_kernel_fill_32_bits(host: EngineHost) -> None:
 def test_pooling(host: EngineHost, height: int, width: int, channels: int, seed: int) -> None:
     source = np.random.default_rng(seed).integers(0, 256, (height, width, channels)).astype(np.uint8)
     shape = ((height + 1) // 2, (width + 1) // 2, channels)
-    got, _ = Single(OperatorKind.POOL, [source.shape], shape, Constants()).run(host, [source])  # type: ignore[list-item]
+    got, _ = Single(OperatorKind.POOL, [source.shape], shape, Constants()).run(host, [source])
     for y in range(shape[0]):
         for x in range(shape[1]):
             np.testing.assert_array_equal(got[y, x], source[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].max((0, 1)))
@@ -145,7 +145,7 @@ def test_resizing(
     """Against exact fractions; where the size is doubled, also at ties."""
     source = np.random.default_rng(seed).integers(0, 256, (height, width, channels)).astype(np.uint8)
     shape = (2 * height, 2 * width, channels) if twice else (new_height, new_width, channels)
-    got, _ = Single(OperatorKind.RESIZE, [source.shape], shape, Constants()).run(host, [source])  # type: ignore[list-item]
+    got, _ = Single(OperatorKind.RESIZE, [source.shape], shape, Constants()).run(host, [source])
 
     def fraction(position: int, count: int, size: int) -> tuple[int, int, Fraction]:
         place = min(max(Fraction(2 * position + 1, 2) * size / count - Fraction(1, 2), Fraction(0)), Fraction(size - 1))
@@ -182,7 +182,7 @@ def test_adding(
     random = np.random.default_rng(seed)
     first, second = (random.integers(0, 256, (height, width, channels)).astype(np.uint8) for _ in range(2))
     shapes = [first.shape, second.shape]
-    operator = Single(OperatorKind.ADD, shapes, first.shape, Constants(), floats=(first_scale, second_scale))  # type: ignore[arg-type]
+    operator = Single(OperatorKind.ADD, shapes, first.shape, Constants(), floats=(first_scale, second_scale))
     got, _ = operator.run(host, [first, second])
     exact = first * np.float32(first_scale) + second * np.float32(second_scale)
     np.testing.assert_array_equal(got, np.clip(np.rint(exact), 0, 255))
