@@ -23,7 +23,7 @@ Run = Callable[[argparse.Namespace], int]
 def _command(name: str) -> tuple[Callable[[argparse.ArgumentParser], argparse.ArgumentParser], Run]:
     """The options and the work of one command; modules are loaded for it alone."""
     if name == "latency":
-        from .latency import build_parser, run
+        from .latency.command import build_parser, run
 
         return build_parser, run
     if name == "gate":

@@ -16,8 +16,10 @@ from typing import Any
 from u2net.files import canonical_json, check_path, write_json
 
 from .gate import judge_report, load_policy
-from .latency import add_arguments, load_pictures, measure_latency, print_latency, settings_from
 from .latency import faults as latency_faults
+from .latency import load_pictures, measure_latency
+from .latency.command import add_arguments, settings_from
+from .latency.table import print_latency
 from .models import Candidate, candidates, transfer_sizes
 from .quality import QualitySettings, Sample, judge, masks_of, open_samples
 from .report import build_report, faults_of, worst_stems, write_report

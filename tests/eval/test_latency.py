@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval import latency
-from eval.engines import EngineError, find_chromium, install_engine
-from eval.latency import LatencySettings, Picture, measure_latency, ratio_of_medians
+from eval.latency import LatencySettings, Picture, faults, measure, measure_latency
+from eval.latency.engines import EngineError, find_chromium, install_engine
+from eval.latency.server import BenchServer, ServerError
+from eval.latency.statistics import ratio_of_medians
 from eval.models import candidates, graph_facts, transfer_sizes
-from eval.server import BenchServer, ServerError
 from tests.support.paths import ROOT
 from u2net.errors import ConfigError, ModelError, U2NetError
 
@@ -221,7 +221,7 @@ def test_chromium_on_one_and_two_threads(two, picture, tmp_path):
 @pytest.mark.skipif(not has_browser(), reason="no Chromium here")
 def test_silent_fallback_is_an_error(two, picture, monkeypatch):
     """Without isolation the engine drops to one thread and says nothing; the harness does."""
-    monkeypatch.setattr(latency, "BenchServer", functools.partial(BenchServer, isolated=False))
+    monkeypatch.setattr(measure, "BenchServer", functools.partial(BenchServer, isolated=False))
     settings = LatencySettings(backends=("wasm-threads",), threads=2, **QUICK)
     record = measure_latency(two[:1], [picture], settings)["backends"]["wasm-threads"]
     assert record["status"] == "failed"
@@ -266,7 +266,7 @@ def test_machine_without_a_browser(two, picture, monkeypatch):
     with pytest.raises(EngineError, match="CHROME_PATH is /nowhere/chromium, which is not a program"):
         find_chromium()
     monkeypatch.delenv("CHROME_PATH")
-    monkeypatch.setattr("eval.engines.shutil.which", lambda name: None)
+    monkeypatch.setattr("eval.latency.engines.shutil.which", lambda name: None)
     with pytest.raises(EngineError, match="playwright install chromium"):
         find_chromium()
 
@@ -276,7 +276,7 @@ def test_backend_that_was_named_must_run(two, picture, monkeypatch):
     monkeypatch.setenv("CHROME_PATH", "/nowhere/chromium")
     named = measure_latency(two[:1], [picture], LatencySettings(backends=("wasm",), **QUICK))
     assert named["backends"]["wasm"]["status"] == "failed"
-    assert latency.faults(named) == ["wasm failed: CHROME_PATH is /nowhere/chromium, which is not a program"]
+    assert faults(named) == ["wasm failed: CHROME_PATH is /nowhere/chromium, which is not a program"]
     unnamed = measure_latency(two[:1], [picture], LatencySettings(**QUICK))
     assert unnamed["backends"]["wasm"]["status"] == "skipped"
     assert "node" in unnamed["backends"]

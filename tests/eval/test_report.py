@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from eval.charts import Point, curves_chart, rounds_chart, scatter_chart, ticks
-from eval.engines import EngineError, find_chromium
 from eval.html import render_html
+from eval.latency.engines import EngineError, find_chromium
 from eval.markdown import render_markdown
 from eval.metrics import Aggregate, Truth, score
 from eval.report import faults_of, speed_backend, worst_stems, write_report

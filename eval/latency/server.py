@@ -16,7 +16,7 @@ from u2net.errors import U2NetError
 
 __all__ = ["BenchServer", "ServerError"]
 
-BROWSER_FOLDER = Path(__file__).parent / "browser"
+BROWSER_FOLDER = Path(__file__).parent.parent / "browser"
 ENGINE_FOLDER = BROWSER_FOLDER / "node_modules" / "onnxruntime-web" / "dist"
 CONTENT_TYPES = {".html": "text/html; charset=utf-8", ".mjs": "text/javascript", ".wasm": "application/wasm"}
 

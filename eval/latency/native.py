@@ -1,6 +1,6 @@
-"""The bench on native onnxruntime, in a process of its own: the same questions and answers as `browser/node.mjs`.
+"""The bench on native onnxruntime, in a process of its own: the same questions and answers as `eval/browser/node.mjs`.
 
-One JSON request per line on standard input, one JSON answer per line on standard output. Run by `eval.engines`.
+One JSON request per line on standard input, one JSON answer per line on standard output. Run by `eval.latency.engines`.
 """
 
 from __future__ import annotations

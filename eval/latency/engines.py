@@ -1,7 +1,8 @@
 """Where a model can run: pages of a real Chromium, Node, native onnxruntime. All answer the same few questions.
 
-`start`, `load`, `run` and `facts` are described in `browser/bench.mjs`. An `Engine` that says no raises `EngineError`;
-one that is gone (a browser that died, a process that was killed, an answer that never comes) raises `EngineDied`.
+`start`, `load`, `run` and `facts` are described in `eval/browser/bench.mjs`. An `Engine` that says no raises
+`EngineError`; one that is gone (a browser that died, a process that was killed, an answer that never comes) raises
+`EngineDied`.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Backend:
     def open(self, origin: str, software_gpu: bool = False) -> Engine:
         """Start the engine, which fetches models and pictures from `origin`."""
         if self.kind == "native":
-            return PipeEngine([sys.executable, "-m", "eval.native", origin], cwd=Path(__file__).parent.parent)
+            return PipeEngine([sys.executable, "-m", f"{__package__}.native", origin], cwd=Path(__file__).parents[2])
         install_engine()
         if self.kind == "node":
             node = shutil.which("node")

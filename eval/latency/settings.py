@@ -1,0 +1,36 @@
+"""What may be chosen about a latency measurement."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from u2net.errors import ConfigError
+
+from .engines import BACKENDS
+
+__all__ = ["LatencySettings"]
+
+
+@dataclass(frozen=True)
+class LatencySettings:
+    """How latency is measured. Raises `ConfigError` on values that cannot work."""
+
+    backends: tuple[str, ...] = ()  # empty: all browser backends that this machine has, and native
+    rounds: int = 12  # the least for a 95 % interval that leaves out two outliers on either side
+    max_rounds: int = 36  # a noisy machine stops here, with a wider interval
+    precision: float = 0.02  # ±2 %: well inside the 5 % within which two runs are to agree
+    warmup: int = 2  # the first run tiers up the wasm, the second fills the caches
+    cold_starts: int = 3  # a median of three leaves out one hiccup
+    threads: int = field(default_factory=lambda: min(4, max(2, os.cpu_count() or 2)))  # engine's own cap is 4
+    port: int = 0  # any free one
+    software_gpu: bool = False  # software WebGPU computes the right mask in absurd time: for tests of the path only
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.backends if name not in BACKENDS]
+        if unknown:
+            raise ConfigError(f"unknown backend {unknown[0]}; there are {', '.join(BACKENDS)}")
+        if self.rounds < 1 or self.warmup < 0 or self.cold_starts < 1 or self.threads < 2:
+            raise ConfigError("latency needs rounds ≥ 1, warmup ≥ 0, cold_starts ≥ 1 and threads ≥ 2")
+        if not 0 <= self.port < 65536:
+            raise ConfigError(f"there is no port {self.port}")
