@@ -73,11 +73,13 @@ def web_dist() -> Path:
     run_once(WEB / "node_modules" / ".package-lock.json", [WEB / "package-lock.json"], "npm", "ci", cwd=WEB)
     engine = [*(ROOT / "engine" / "src").glob("*.[ch]"), ROOT / "engine" / "build.py"]
     wasm = ROOT / "build" / "engine" / "engine.wasm"
+    threads = wasm.with_name("engine-threads.wasm")
     run_once(wasm, engine, sys.executable, "-m", "engine", "build", "--out", wasm)
+    run_once(threads, engine, sys.executable, "-m", "engine", "build", "--threads", "--out", threads)
     sources = [
         p for folder in ("src", "demo", "scripts", "test/pages") for p in (WEB / folder).rglob("*") if p.is_file()
     ]
-    run_once(WEB / "dist" / ".built", [*sources, WEB / "package.json", wasm], "npm", "run", "build", cwd=WEB)
+    run_once(WEB / "dist" / ".built", [*sources, WEB / "package.json", wasm, threads], "npm", "run", "build", cwd=WEB)
     return WEB
 
 

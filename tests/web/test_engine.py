@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +82,39 @@ def test_alpha_is_that_of_the_engines_reference(
     difference = np.abs(decoded(out["alpha"]).astype(int) - expected)
     assert difference.max() <= 5, "where a float32 of the resize falls to the other side of a tie, an 8-bit step"
     assert (difference <= 1).mean() > 0.99
+
+
+def test_threads_give_the_same_masks(page: Page) -> None:
+    """Workers of the worker over one memory, where the page is isolated; and why there is one thread, where there is."""
+    out = call(
+        page,
+        BYTES + "const masks = [], infos = []; for (const options of x.cases) {"
+        " const remover = await api.createRemover({ base: 'model/', ...options });"
+        " for (let i = 0; i < 3; i++) {"
+        "  const r = await remover.cutout(file('picture'), { maskOnly: true });"
+        "  masks.push(r.alpha.data.reduce((hash, value) => (Math.imul(hash, 31) + value) | 0, 7)); }"
+        " infos.push([remover.info.threads, remover.info.threadsReason ?? '']); await remover.dispose(); }"
+        "return { masks, infos }",
+        {"picture": encoded(scene(), "PNG"), "cases": [{"threads": 1}, {"threads": 3}, {}, {"mode": "main"}]},
+    )
+    assert "error" not in out, out
+    assert len(set(out["masks"])) == 1
+    assert [threads for threads, _ in out["infos"]] == [1, 3, min(4, max(2, (os.cpu_count() or 1) - 1)), 1]
+    assert [reason for _, reason in out["infos"]] == [
+        "one thread was asked for",
+        "",
+        "",
+        "threads are for work that is done in a worker",
+    ]
+
+
+def test_without_isolation_one_thread_and_the_reason(chromium: Browser, packed_bundle: Path) -> None:
+    with host_of(packed_bundle, headers={}) as host, chromium.new_context() as context:
+        page = context.new_page()
+        page.goto(f"{host.origin}/app/")
+        info = call(page, CREATE + "return remover.info")
+    assert (info["backend"], info["threads"]) == ("engine", 1)
+    assert "cross-origin isolated" in info["threadsReason"]
 
 
 def test_nothing_but_manifest_and_model_is_fetched(page: Page, host: WebHost) -> None:

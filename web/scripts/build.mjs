@@ -8,15 +8,17 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 
+import { deflatedWasm, threadsBeside } from "./wasm.mjs";
+
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 process.chdir(root);
-const plain = { bundle: true, format: "esm", minify: true, target: ["es2022"], legalComments: "none", logLevel: "warning", loader: { ".wasm": "binary" } };
+const plain = { bundle: true, format: "esm", minify: true, target: ["es2022"], legalComments: "none", logLevel: "warning", plugins: [deflatedWasm] };
 const common = { ...plain, splitting: true };
 const gzipBytes = (folder, counts = () => true) => readdirSync(folder).filter((name) => name.endsWith(".js") && counts(name))
   .reduce((sum, name) => sum + gzipSync(readFileSync(join(folder, name)), { level: 9 }).length, 0);
 
-if (!existsSync("../build/engine/engine.wasm")) {
-  console.error("build: there is no build/engine/engine.wasm: run `make engine`");
+if (!existsSync("../build/engine/engine-threads.wasm")) {
+  console.error("build: the engine is not built: run `make engine`");
   process.exit(1);
 }
 /** The model that the package brings, as its manifest and file. */
@@ -29,14 +31,16 @@ const isEngine = (name) => name.startsWith("engine-");
 rmSync("dist", { recursive: true, force: true });
 const external = ["onnxruntime-web/*", "react", "node:*"];
 await build({
-  ...common, define, external, outdir: "dist", sourcemap: true,
+  ...common, define, external, outdir: "dist", sourcemap: true, plugins: [threadsBeside, deflatedWasm],
   entryPoints: ["index", "worker", "onnxruntime", "react", "element", "node", "cli"].map((name) => `src/${name}.ts`),
 });
-await build({ ...plain, define, external, outdir: "dist", sourcemap: true, entryPoints: ["src/standalone.ts"] });
+// One file, but for the engine for several threads: where that does not lie beside it there is one.
+await build({ ...plain, define, external, outdir: "dist", sourcemap: true, plugins: [threadsBeside, deflatedWasm], entryPoints: ["src/standalone.ts"] });
+await build({ ...plain, outfile: "dist/engine-threads.js", entryPoints: ["../build/engine/engine-threads.wasm"] });
 if (ownFile) copyFileSync(join("model", ownFile.path), "dist/model.u2e");
 execFileSync(process.execPath, [join("node_modules", "typescript", "bin", "tsc"), "-p", "tsconfig.types.json"], { stdio: "inherit" });
 const sizes = {
-  package_gzip_bytes: gzipBytes("dist", (name) => name !== "standalone.js" && !isEngine(name)), engine_gzip_bytes: gzipBytes("dist", isEngine),
+  package_gzip_bytes: gzipBytes("dist", (name) => name !== "standalone.js" && !isEngine(name)), engine_gzip_bytes: gzipBytes("dist", (name) => isEngine(name) && name !== "engine-threads.js"),
   standalone_gzip_bytes: gzipBytes("dist", (name) => name === "standalone.js"),
 };
 

@@ -3,11 +3,11 @@ import type { Bundle, ProgressReport } from "./bundle.js";
 import { EngineError, line } from "./errors.js";
 import { loadFile } from "./loader.js";
 import { findModel } from "./manifest.js";
-import { checkedMap, type Network, type NetworkOptions } from "./network.js";
+import { HELPER_NAME, type HelperTask } from "./helper.js";
+import { checkedMap, type Network, type NetworkOptions, threadCount } from "./network.js";
 import { toTensor } from "./pixels.js";
 
 interface Exports {
-  memory: WebAssembly.Memory;
   u2e_version(): number;
   u2e_reserve(bytes: number): number;
   u2e_load(threads: number): number;
@@ -21,6 +21,12 @@ interface Exports {
   u2e_output_width(): number;
 }
 
+/** An engine with a model in it. */
+interface Started { exports: Exports; memory: WebAssembly.Memory; helpers: Worker[] }
+
+const MAX_PAGES = 4096; // of the memory that threads share: 256 MiB, of which the largest of our models needs a fraction
+const HELPERS_MS = 3000; // to begin in; those that are late help with later pictures
+
 const STATUS: Record<number, string> = {
   1: "it is no file of this engine", 2: "it is of another version of the format", 3: "it is cut off or too long", 4: "it is damaged",
   5: "it is malformed", 6: "there is not enough memory for it",
@@ -29,13 +35,23 @@ const STATUS: Record<number, string> = {
 /** The smallest module with a 128-bit vector in it. */
 const SIMD = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11);
 
-let compiled: Promise<WebAssembly.Module> | undefined;
+const compiled = new Map<boolean, Promise<WebAssembly.Module>>();
 
 /** Once, however many models are run. Throws EngineError where WebAssembly is missing, too old or forbidden. */
-async function compile(): Promise<WebAssembly.Module> {
+function compile(threads: boolean): Promise<WebAssembly.Module> {
+  const known = compiled.get(threads);
+  if (known) return known;
+  const module = compileAnew(threads);
+  compiled.set(threads, module);
+  module.catch(() => compiled.delete(threads));
+  return module;
+}
+
+async function compileAnew(threads: boolean): Promise<WebAssembly.Module> {
   if (typeof WebAssembly === "undefined") throw new EngineError("there is no WebAssembly here");
   if (!WebAssembly.validate(SIMD)) throw new EngineError("this browser's WebAssembly has no fixed-width SIMD (128-bit vectors), which the engine needs");
-  const { default: bytes } = await import("../../build/engine/engine.wasm");
+  const { default: deflated } = threads ? await import("../../build/engine/engine-threads.wasm") : await import("../../build/engine/engine.wasm");
+  const bytes = await new Response(new Blob([deflated]).stream().pipeThrough(new DecompressionStream("deflate-raw"))).arrayBuffer();
   try {
     return await WebAssembly.compile(bytes);
   } catch (error) {
@@ -44,56 +60,101 @@ async function compile(): Promise<WebAssembly.Module> {
 }
 
 /** Throws what the loader throws, or EngineError. */
-export async function openEngine({ manifest, load }: Bundle, _: NetworkOptions, report: ProgressReport, notes: string[]): Promise<Network> {
+export async function openEngine({ manifest, load }: Bundle, options: NetworkOptions, report: ProgressReport, notes: string[]): Promise<Network> {
   const file = findModel(manifest, ["int8"], ["u2e"])!;
   report.expect([file]);
   report.report("download");
-  compiled ??= compile().catch((error) => {
-    compiled = undefined;
-    throw error;
-  });
-  const [module, model] = await Promise.all([compiled, loadFile(file, load)]);
+  const wanted = threadCount(options.threads);
+  let { count, reason } = wanted;
+  const [first, model] = await Promise.all([compile(count > 1).catch((error: unknown) => error), loadFile(file, load)]);
   report.report("compile");
   const { size } = manifest.input;
-  let engine: Exports | undefined = start(module, model, file.path, size);
-  const version = engine.u2e_version();
+  let module = first as WebAssembly.Module;
+  const begin = (): Promise<Started> => start(module, model, file.path, size, count);
+  let running: Started | undefined;
+  try {
+    if (!(first instanceof WebAssembly.Module)) throw first;
+    running = await begin();
+  } catch (error) {
+    if (count === 1) throw error;
+    [count, reason] = [1, `threads failed: ${line(error)}`];
+    module = await compile(false);
+    running = await begin();
+  }
+  const threads = 1 + running.helpers.length;
+  if (threads < count) reason = "the workers for more could not be started";
+  const stop = (): void => {
+    for (const helper of running?.helpers ?? []) helper.terminate();
+    running = undefined;
+  };
   return {
     info: {
-      backend: "engine", precision: "int8", threads: 1, threadsReason: "the engine runs on one", engineVersion: String(version),
-      model: manifest.model.name, modelVersion: manifest.version, size, notes,
+      backend: "engine", precision: "int8", threads, threadsReason: reason, engineVersion: String(running.exports.u2e_version()), model: manifest.model.name, modelVersion: manifest.version, size, notes,
     },
     async run(picture) {
-      engine ??= start(module, model, file.path, size);
+      running ??= await begin();
+      const { exports, memory } = running;
       try {
-        new Float32Array(engine.memory.buffer, engine.u2e_input(), 3 * size * size).set(toTensor(picture));
-        const status = engine.u2e_run();
-        if (status) throw new EngineError(`status ${status}`);
-        return checkedMap(new Float32Array(engine.memory.buffer, engine.u2e_output(), size * size), size);
+        new Float32Array(memory.buffer, exports.u2e_input(), 3 * size * size).set(toTensor(picture));
+        const status = exports.u2e_run();
+        if (status) throw new EngineError(status === 8 ? "a thread of the engine did not finish its work" : `the engine failed: status ${status}`);
+        return checkedMap(new Float32Array(memory.buffer, exports.u2e_output(), size * size), size);
       } catch (error) {
-        engine = undefined; // the next picture gets a fresh one
+        stop(); // the next picture gets a fresh one
         throw error instanceof EngineError ? error : new EngineError(`the engine failed: ${line(error)}`, { cause: error });
       }
     },
     async dispose() {
-      engine = undefined;
+      stop();
     },
   };
 }
 
-/** An engine with a model in it. */
-function start(module: WebAssembly.Module, model: Uint8Array, path: string, size: number): Exports {
-  let engine: Exports;
+async function start(module: WebAssembly.Module, model: Uint8Array, path: string, size: number, threads: number): Promise<Started> {
+  let [exports, memory]: [Exports?, WebAssembly.Memory?] = [];
   try {
-    engine = new WebAssembly.Instance(module).exports as unknown as Exports;
+    if (threads > 1) memory = new WebAssembly.Memory({ initial: 32, maximum: MAX_PAGES, shared: true });
+    exports = new WebAssembly.Instance(module, { env: { memory: memory! } }).exports as unknown as Exports;
+    memory ??= (exports as Exports & { memory: WebAssembly.Memory }).memory;
   } catch (error) {
     throw new EngineError(`the engine cannot be started: ${line(error)}`, { cause: error });
   }
-  const place = engine.u2e_reserve(model.length);
+  const place = exports.u2e_reserve(model.length);
   if (!place) throw new EngineError(`${path} cannot be loaded: ${STATUS[6]}`);
-  new Uint8Array(engine.memory.buffer, place, model.length).set(model);
-  const status = engine.u2e_load(1);
-  if (status) throw new EngineError(`${path} cannot be loaded: ${STATUS[status] ?? `status ${status}`} (record ${engine.u2e_fault_place()})`);
-  const shape = [engine.u2e_input_height(), engine.u2e_input_width(), engine.u2e_output_height(), engine.u2e_output_width()];
+  new Uint8Array(memory.buffer, place, model.length).set(model);
+  const status = exports.u2e_load(threads);
+  if (status) throw new EngineError(`${path} cannot be loaded: ${STATUS[status] ?? `status ${status}`} (record ${exports.u2e_fault_place()})`);
+  const shape = [exports.u2e_input_height(), exports.u2e_input_width(), exports.u2e_output_height(), exports.u2e_output_width()];
   if (shape.some((side) => side !== size)) throw new EngineError(`${path} is for ${shape[0]}×${shape[1]} and gives ${shape[2]}×${shape[3]}, not ${size}×${size}`);
-  return engine;
+  const shared = memory;
+  const helpers = await Promise.all(Array.from({ length: threads - 1 }, (_, i) => startHelper({ module, memory: shared, number: i + 1 })));
+  return { exports, memory, helpers: helpers.filter((helper) => helper !== undefined) };
+}
+
+/** A worker of this worker's own file, which waits for work in the shared memory; undefined where it does not start. */
+function startHelper(task: HelperTask): Promise<Worker | undefined> {
+  return new Promise((resolve) => {
+    try {
+      const worker = new Worker(location.href, { type: isModule() ? "module" : "classic", name: HELPER_NAME });
+      setTimeout(() => resolve(worker), HELPERS_MS);
+      worker.onmessage = () => resolve(worker);
+      worker.onerror = (event) => {
+        event.preventDefault();
+        resolve(undefined);
+      };
+      worker.postMessage(task);
+    } catch {
+      resolve(undefined);
+    }
+  });
+}
+
+/** Whether this worker's file is a module, as which bundlers may or may not write it: only a classic one may import scripts. */
+function isModule(): boolean {
+  try {
+    (globalThis as unknown as { importScripts(): void }).importScripts();
+    return false;
+  } catch {
+    return true;
+  }
 }

@@ -159,6 +159,8 @@ export function checkedMap(data: ArrayLike<number>, size: number, scale = 1): Fl
 const MAX_THREADS = 4; // more gain nothing at 320×320
 
 export function threadCount(asked: number | undefined): { count: number; reason?: string } {
+  if (asked === 1) return { count: 1, reason: "one thread was asked for" };
+  if (!("WorkerGlobalScope" in globalThis)) return { count: 1, reason: "threads are for work that is done in a worker" };
   if (!globalThis.crossOriginIsolated) {
     const reason = "the page is not cross-origin isolated (it needs the headers Cross-Origin-Opener-Policy: same-origin "
       + "and Cross-Origin-Embedder-Policy: require-corp), so threads are not available";
@@ -167,5 +169,5 @@ export function threadCount(asked: number | undefined): { count: number; reason?
   const cores = globalThis.navigator?.hardwareConcurrency ?? 1;
   // The page needs a core of its own where there are enough; with two, the second halves the time of float models.
   const count = asked ?? Math.min(MAX_THREADS, cores > 2 ? cores - 1 : cores);
-  return count > 1 ? { count } : { count: 1, reason: asked === 1 ? "one thread was asked for" : "this device has one core" };
+  return count > 1 ? { count } : { count: 1, reason: "this device has one core" };
 }

@@ -3,6 +3,7 @@
  *
  *     import { createRemover } from "https://…/u2net-remover/dist/standalone.js";
  */
+import { help, HELPER_NAME } from "./helper.js";
 import { WORKER_NAME } from "./protocol.js";
 import { setWorker } from "./remover.js";
 import { serve } from "./serve.js";
@@ -12,7 +13,8 @@ export * from "./index.js";
 const { url } = import.meta;
 const scope = globalThis as { name?: string; document?: unknown };
 
-if (!scope.document && scope.name === WORKER_NAME) serve();
+if (!scope.document && scope.name === HELPER_NAME) help();
+else if (!scope.document && scope.name === WORKER_NAME) serve();
 else setWorker(makeWorker);
 
 function makeWorker(): Worker {

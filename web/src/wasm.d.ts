@@ -1,4 +1,4 @@
-/** Bundled as bytes by scripts/build.mjs. */
+/** Deflated bytes; scripts/wasm.mjs makes them. */
 declare module "*.wasm" {
   const bytes: Uint8Array<ArrayBuffer>;
   export default bytes;
