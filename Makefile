@@ -50,7 +50,7 @@ export: $(BUILD)/fp32.onnx ## checkpoint → build/MODEL/fp32.onnx, fp16.onnx, .
 $(BUILD)/fp32.onnx: $(WEIGHTS) $(wildcard export/*.py export/passes/*.py) u2net/network/model.py u2net/network/checkpoint.py u2net/network/onnx_import.py | $(VENV)
 	$(PY) -m export --model $(MODEL) --weights $(WEIGHTS) --fp16 --ort --out $@
 
-quantize: $(BUILD)/int8.onnx ## float ONNX → build/MODEL/int8.onnx with the same masks
+quantize: $(BUILD)/int8.onnx $(BUILD)/int8.u2e ## float ONNX → build/MODEL/int8.onnx with the same masks, int8.u2e for the engine
 
 $(BUILD)/int8.onnx: $(BUILD)/fp32.onnx $(wildcard quantize/*.py) | $(VENV)
 	$(PY) -m quantize $< $(if $(CALIB),--calib $(CALIB)) --count $(COUNT) --out $@
@@ -63,7 +63,7 @@ build/engine/.built: $(wildcard engine/src/*.c engine/src/*.h) engine/build.py |
 	@touch $@
 
 $(BUILD)/int8.u2e: $(BUILD)/int8.onnx $(wildcard engine/*.py) | $(VENV)
-	$(PY) -m engine pack $< --out $@
+	$(PY) -m engine pack $< $(if $(CALIB),--calib $(CALIB)) --out $@
 
 eval: $(BUILD)/int8.onnx $(NODE) chromium | $(VENV) ## mask quality and browser latency → build/report/report.html
 	$(PY) -m eval $(BUILD)/fp32.onnx $< $(if $(EVAL),--data $(EVAL)) --policy eval/policy.toml --out build/report

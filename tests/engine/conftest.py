@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.build import build_wasm
-from tests.engine.host import EngineHost
+from engine.runtime import WasmEngine
 
 
 @pytest.fixture(scope="session")
@@ -33,5 +33,5 @@ def wasm_path(built: dict[bool, Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def host(wasm_path: Path) -> EngineHost:
-    return EngineHost(wasm_path.read_bytes())
+def host(wasm_path: Path) -> WasmEngine:
+    return WasmEngine(wasm_path.read_bytes())

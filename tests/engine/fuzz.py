@@ -21,7 +21,7 @@ import wasmtime
 from engine.build import build_wasm
 from engine.format import read_model, write_model
 from engine.pack import pack_network
-from tests.engine.host import EngineHost
+from engine.runtime import WasmEngine
 from tests.engine.networks import random_network, random_picture
 
 __all__ = ["Finding", "attack", "spoiled"]
@@ -39,8 +39,8 @@ SEEDS = [
         random_network(3, 24, 20, (8, 12), stride=2, kernel=6),
     )
 ]
-INTERESTING = [0, 1, 2, 3, 4, 5, 7, 8, 12, 16, 63, 64, 255, 256, 1023, 1024, 2048, 2**15, 2**16, 2**30, 2**31 - 1, 2**31,
-               2**32 - 4, 2**32 - 1]  # fmt: skip
+INTERESTING = [0, 1, 2, 3, 4, 5, 7, 8, 12, 16, 63, 64, 255, 256, 1023, 1024, 2048, 2**15, 2**16, 2**30, 2**31 - 1,
+               2**31, 2**32 - 4, 2**32 - 1]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def spoiled(index: int) -> bytes:
 def attack(wasm: bytes, indices: Iterable[int]) -> tuple[list[Finding], Counter[int], float]:
     """What was found, how often each status came, and the seconds of the slowest case."""
     found, statuses, slowest = [], Counter[int](), 0.0
-    host = EngineHost(wasm)
+    host = WasmEngine(wasm)
     good = SEEDS[0]
     for index in indices:
         data, begin = spoiled(index), time.perf_counter()
@@ -99,19 +99,19 @@ def attack(wasm: bytes, indices: Iterable[int]) -> tuple[list[Finding], Counter[
                 if not (np.isnan(result) | ((result >= 0) & (result <= 1))).all():
                     found.append(Finding(index, "a map beyond 0 … 1"))
                 address = host.call("u2e_reserve", len(data))  # where the file lay
-                if host.view(address, len(data)).tobytes() != data:
+                if host.read(address, len(data)).tobytes() != data:
                     found.append(Finding(index, "it wrote into its own file"))
             if host.memory_bytes > MEMORY_BYTES:
                 found.append(Finding(index, f"took {host.memory_bytes:,} bytes"))
         except (wasmtime.Trap, wasmtime.WasmtimeError, AssertionError) as error:
             found.append(Finding(index, " ".join(str(error).split())[:200]))
-            host = EngineHost(wasm)
+            host = WasmEngine(wasm)
         slowest = max(slowest, time.perf_counter() - begin)
         if time.perf_counter() - begin > LIMIT_S:
             found.append(Finding(index, f"took {time.perf_counter() - begin:.1f} s"))
         if index % 100 == 0:
             if host.memory_bytes > 1 << 28:
-                host = EngineHost(wasm)
+                host = WasmEngine(wasm)
             if host.load(good) != 0:
                 found.append(Finding(index, "a good file does not load any more"))
     return found, statuses, slowest

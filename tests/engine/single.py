@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from engine.format import Buffer, BufferType, EngineModel, Operator, OperatorKind, Slice, buffer_bytes, write_model
 from engine.pack import order_weights
-from tests.engine.host import EngineHost
+from engine.runtime import WasmEngine
 
 __all__ = ["Constants", "Single", "convolution"]
 
@@ -77,7 +77,7 @@ class Single:
         size = self.input_shapes[0][:2]
         return EngineModel(size, size, at, tuple(buffers), tuple(operators), bytes(constants.data))
 
-    def run(self, host: EngineHost, inputs: list[ByteArray]) -> tuple[ByteArray, int]:
+    def run(self, host: WasmEngine, inputs: list[ByteArray]) -> tuple[ByteArray, int]:
         """The operator's output, and how the engine computed it (`u2e_step_kind`)."""
         model = self.model()
         status = host.load(write_model(model))
@@ -86,12 +86,12 @@ class Single:
         for index, values in enumerate(inputs):
             host.call("u2e_run_steps", index, index + 1)  # which clears the border
             buffer = model.buffers[index]
-            whole = host.view(arena + buffer.offset, buffer.size_bytes).copy()
+            whole = host.read(arena + buffer.offset, buffer.size_bytes).copy()
             _inside(whole, buffer)[:] = values
-            host.memory.write(host.store, whole.tobytes(), arena + buffer.offset)
+            host.write(arena + buffer.offset, whole.tobytes())
         assert host.call("u2e_run_steps", step, step + 1) == 0
         buffer = model.buffers[step]
-        whole = host.view(arena + buffer.offset, buffer.size_bytes).copy()
+        whole = host.read(arena + buffer.offset, buffer.size_bytes).copy()
         result = _inside(whole, buffer).copy()
         _inside(whole, buffer)[:] = 0
         assert not whole.any(), "the border is not zero"

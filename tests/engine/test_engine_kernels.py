@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engine.format import OperatorKind
 from engine.reference import sigmoid, taps
-from tests.engine.host import EngineHost
+from engine.runtime import WasmEngine
 from tests.engine.single import Constants, Single, convolution
 
 WINOGRAD, DIRECT = 1, 2
@@ -77,7 +77,7 @@ patterns = st.sampled_from(["random", "extreme", "full", "transform"])
 @example(3, 3, 516, 4, "random", "random", 1, 1)
 @example(7, 9, 1024, 8, "extreme", "extreme", 2, 1)
 def test_a_convolution_is_the_plain_integer_convolution(
-    host: EngineHost, height: int, width: int, inputs: int, outputs: int, numbers: str, factors: str, dilation: int,
+    host: WasmEngine, height: int, width: int, inputs: int, outputs: int, numbers: str, factors: str, dilation: int,
     seed: int,
 ) -> None:  # fmt: skip
     random = np.random.default_rng(seed)
@@ -103,7 +103,7 @@ def test_a_convolution_is_the_plain_integer_convolution(
 
 @pytest.mark.parametrize(("excess", "kind"), [(-1, WINOGRAD), (0, DIRECT)])
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_sums_up_to_the_bound_of_the_winograd_kernel(host: EngineHost, excess: int, kind: int, sign: int) -> None:
+def test_sums_up_to_the_bound_of_the_winograd_kernel(host: WasmEngine, excess: int, kind: int, sign: int) -> None:
     """The loader takes the other kernel from |sum| = 2²⁵ on; below it, every sum is right to the last digit."""
     source = np.full((9, 10, 64), 255, np.uint8)
     weight = np.full((8, 64, 3, 3), sign * 127, np.int8)
@@ -115,7 +115,7 @@ def test_sums_up_to_the_bound_of_the_winograd_kernel(host: EngineHost, excess: i
     np.testing.assert_array_equal(got, np.clip(np.rint((exact + bias).astype(np.float32) * multiplier), 0, 255))
 
 
-def test_sums_of_the_direct_kernel_fill_32_bits(host: EngineHost) -> None:
+def test_sums_of_the_direct_kernel_fill_32_bits(host: WasmEngine) -> None:
     source = np.full((3, 3, 1024), 255, np.uint8)
     weight = np.full((4, 1024, 3, 3), 127, np.int8)
     exact = plain_convolution(source, weight, 1)
@@ -128,7 +128,7 @@ def test_sums_of_the_direct_kernel_fill_32_bits(host: EngineHost) -> None:
 
 @checked
 @given(sides, sides, fours, st.integers(0, 2**32))
-def test_pooling(host: EngineHost, height: int, width: int, channels: int, seed: int) -> None:
+def test_pooling(host: WasmEngine, height: int, width: int, channels: int, seed: int) -> None:
     source = np.random.default_rng(seed).integers(0, 256, (height, width, channels)).astype(np.uint8)
     shape = ((height + 1) // 2, (width + 1) // 2, channels)
     got, _ = Single(OperatorKind.POOL, [source.shape], shape, Constants()).run(host, [source])
@@ -140,7 +140,7 @@ def test_pooling(host: EngineHost, height: int, width: int, channels: int, seed:
 @settings(checked, max_examples=25)
 @given(sides, sides, sides, sides, st.booleans(), fours, st.integers(0, 2**32))
 def test_resizing(
-    host: EngineHost, height: int, width: int, new_height: int, new_width: int, twice: bool, channels: int, seed: int
+    host: WasmEngine, height: int, width: int, new_height: int, new_width: int, twice: bool, channels: int, seed: int
 ) -> None:
     """Against exact fractions; where the size is doubled, also at ties."""
     source = np.random.default_rng(seed).integers(0, 256, (height, width, channels)).astype(np.uint8)
@@ -177,7 +177,7 @@ def test_taps_of_resizing_are_exact_fractions(source: int, target: int) -> None:
 @checked
 @given(sides, sides, fours, st.floats(1 / 128, 2, width=32), st.floats(1 / 128, 2, width=32), st.integers(0, 2**32))
 def test_adding(
-    host: EngineHost, height: int, width: int, channels: int, first_scale: float, second_scale: float, seed: int
+    host: WasmEngine, height: int, width: int, channels: int, first_scale: float, second_scale: float, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
     first, second = (random.integers(0, 256, (height, width, channels)).astype(np.uint8) for _ in range(2))

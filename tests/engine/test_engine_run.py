@@ -13,8 +13,8 @@ from engine.format import read_model, write_model
 from engine.graph import Network
 from engine.pack import pack_network
 from engine.reference import run_reference
+from engine.runtime import WasmEngine
 from tests.engine.fuzz import attack
-from tests.engine.host import EngineHost
 from tests.engine.networks import random_network, random_picture
 
 FOLDER = Path(__file__).parent
@@ -28,7 +28,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_the_map_is_the_references_bit_for_bit(host: EngineHost, case: dict) -> None:
+def test_the_map_is_the_references_bit_for_bit(host: WasmEngine, case: dict) -> None:
     network = random_network(**case)
     file = write_model(pack_network(network).model)
     picture = random_picture(case["seed"], *network.input_size)
