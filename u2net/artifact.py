@@ -7,19 +7,35 @@ speaks of. Nothing here holds a time or a host name, so the same inputs give the
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import msgspec
+
+from .documents import Document, read_json, write_document
 from .errors import ArtifactError
-from .files import read_regular, sha256_file, write_json
+from .files import sha256_file
 
-__all__ = ["SIDECAR_SCHEMA_VERSION", "read_sidecar", "sidecar_path", "verify_artifact", "write_sidecar"]
+__all__ = ["Sidecar", "read_sidecar", "sidecar_path", "verify_artifact", "write_sidecar"]
 
-SIDECAR_SCHEMA_VERSION = 1
+
+class Sidecar(Document, frozen=True, kw_only=True, omit_defaults=False):
+    """What a stage says of a file that it made."""
+
+    KIND: ClassVar[str] = "sidecar"
+    CURE: ClassVar[str] = "make its file again with the stage that made it"
+
+    stage: str
+    file: str  # name, in the sidecar's own folder
+    sha256: str  # of the file
+    size_bytes: int
+    settings: dict[str, Any]
+    inputs: dict[str, str]  # role ("weights", "model") → sha256
+    figures: dict[str, Any]  # what the stage measured
+    libraries: dict[str, str]  # distribution → version
 
 
 def sidecar_path(artifact: str | os.PathLike[str]) -> Path:
@@ -44,18 +60,23 @@ def write_sidecar(
     reproducible.
     """
     path = Path(artifact)
-    value = {
-        "schema_version": SIDECAR_SCHEMA_VERSION,
-        "stage": stage,
-        "file": path.name,
-        "sha256": sha256_file(path),
-        "size_bytes": path.stat().st_size,
-        "settings": dict(settings),
-        "inputs": dict(inputs),
-        "figures": dict(figures),
-        "libraries": {name: metadata.version(name) for name in libraries},
-    }
-    write_json(sidecar_path(path), value)
+    sidecar = Sidecar(
+        schema_version=Sidecar.VERSION,
+        stage=stage,
+        file=path.name,
+        sha256=sha256_file(path),
+        size_bytes=path.stat().st_size,
+        settings=dict(settings),
+        inputs=dict(inputs),
+        figures=dict(figures),
+        libraries={name: metadata.version(name) for name in libraries},
+    )
+    write_document(sidecar_path(path), sidecar)
+    return _plain(sidecar)
+
+
+def _plain(sidecar: Sidecar) -> dict[str, Any]:
+    value: dict[str, Any] = msgspec.to_builtins(sidecar)
     return value
 
 
@@ -64,22 +85,16 @@ def read_sidecar(artifact: str | os.PathLike[str]) -> dict[str, Any]:
     path = sidecar_path(artifact)
     if not path.exists():
         raise ArtifactError(f"{artifact} has no sidecar {path.name}; make it with the stage before")
-    try:
-        value = json.loads(read_regular(path))
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"the sidecar {path} cannot be read: {error}") from error
-    if not isinstance(value, dict) or value.get("schema_version") != SIDECAR_SCHEMA_VERSION:
-        raise ArtifactError(f"the sidecar {path} is not of schema version {SIDECAR_SCHEMA_VERSION}")
-    return value
+    return _plain(read_json(path, Sidecar))
 
 
 def verify_artifact(artifact: str | os.PathLike[str]) -> dict[str, Any]:
     """The sidecar of `artifact` after checking that it speaks of these very bytes; raises `ArtifactError` if not."""
-    value = read_sidecar(artifact)
+    sidecar = read_sidecar(artifact)
     try:
         digest = sha256_file(artifact)
     except OSError as error:
         raise ArtifactError(f"{artifact} cannot be read: {error.strerror or error}") from error
-    if digest != value.get("sha256"):
+    if digest != sidecar["sha256"]:
         raise ArtifactError(f"{artifact} is not the file that its sidecar speaks of (sha256 {digest[:12]}…)")
-    return value
+    return sidecar
