@@ -18,9 +18,9 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from tests.web.test_package import bad_pictures, scene
 from tests.support.web_browser import chromium, host_of, launch, probe_bundle, real_bundle, tiny_bundle, web_dist  # noqa: F401
 from tests.support.web_host import WebHost
+from tests.web.test_package import bad_pictures, scene
 from u2net.infer import Session
 from u2net.remover import Remover
 

@@ -18,7 +18,6 @@ from PIL import Image
 
 from engine.format import read_model
 from engine.reference import run_reference
-from tests.web.test_package import BYTES, decoded, encoded, scene
 from tests.support.web_browser import (  # noqa: F401
     call,
     chromium,
@@ -29,6 +28,7 @@ from tests.support.web_browser import (  # noqa: F401
     web_dist,
 )
 from tests.support.web_host import ISOLATION, WebHost
+from tests.web.test_package import BYTES, decoded, encoded, scene
 from u2net.postprocess import FAST, matte
 from u2net.preprocess import to_tensor
 

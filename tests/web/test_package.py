@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from tests.support.paths import ROOT
-
 import base64
 import io
 import json
@@ -19,6 +17,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageDraw
 
+from tests.support.paths import ROOT
 from tests.support.web_browser import (  # noqa: F401
     call,
     chromium,

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from tests.support.paths import ROOT
-
 import gzip
 import json
 import os
@@ -17,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
 from tests.support.web_browser import packed_bundle, web_dist  # noqa: F401
 
 WEB = ROOT / "web"

@@ -1,15 +1,21 @@
 // Builds the package (dist/) and, without --package, the demo (demo-dist/) and what pages of the tests load (test-dist/).
-// Prints what each weighs as JSON. The package carries the model in model/, where scripts/make_bundle.py has put one.
+// Prints what each weighs as JSON. The package carries the model in model/, where scripts/make_bundle.py has put one. Tests build
+// other packages: --model DIR --dist DIR.
 import { build } from "esbuild";
 import { execFileSync } from "node:child_process";
 import { copyFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createHash } from "node:crypto";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 import { gzipSync } from "node:zlib";
 
 import { deflatedWasm, threadsBeside } from "./wasm.mjs";
 
+const { values: settings } = parseArgs({
+  options: { package: { type: "boolean" }, model: { type: "string", default: "model" }, dist: { type: "string", default: "dist" } },
+});
+const { model, dist } = settings;
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 process.chdir(root);
 const plain = { bundle: true, format: "esm", minify: true, target: ["es2022"], legalComments: "none", logLevel: "warning", plugins: [deflatedWasm] };
@@ -22,29 +28,29 @@ if (!existsSync("../build/engine/engine-threads.wasm")) {
   process.exit(1);
 }
 /** The model that the package brings, as its manifest and file. */
-const own = existsSync("model/manifest.json") ? JSON.parse(readFileSync("model/manifest.json", "utf8")) : undefined;
+const own = existsSync(join(model, "manifest.json")) ? JSON.parse(readFileSync(join(model, "manifest.json"), "utf8")) : undefined;
 const ownFile = own?.files.find((file) => file.role === "model" && file.format === "u2e");
 const define = ownFile ? { OWN_MANIFEST: JSON.stringify(JSON.stringify({ ...own, files: [ownFile] })) } : {};
-if (!ownFile) console.error("build: no model in web/model/, so this package brings none");
+if (!ownFile) console.error(`build: no model in ${model}/, so this package brings none`);
 
 const isEngine = (name) => name.startsWith("engine-");
-rmSync("dist", { recursive: true, force: true });
+rmSync(dist, { recursive: true, force: true });
 const external = ["onnxruntime-web/*", "react", "node:*"];
 await build({
-  ...common, define, external, outdir: "dist", sourcemap: true, plugins: [threadsBeside, deflatedWasm],
+  ...common, define, external, outdir: dist, sourcemap: true, plugins: [threadsBeside, deflatedWasm],
   entryPoints: ["index", "worker", "onnxruntime", "react", "element", "node", "cli"].map((name) => `src/${name}.ts`),
 });
 // One file, but for the engine for several threads: where that does not lie beside it there is one.
-await build({ ...plain, define, external, outdir: "dist", sourcemap: true, plugins: [threadsBeside, deflatedWasm], entryPoints: ["src/standalone.ts"] });
-await build({ ...plain, outfile: "dist/engine-threads.js", entryPoints: ["../build/engine/engine-threads.wasm"] });
-if (ownFile) copyFileSync(join("model", ownFile.path), "dist/model.u2e");
-execFileSync(process.execPath, [join("node_modules", "typescript", "bin", "tsc"), "-p", "tsconfig.types.json"], { stdio: "inherit" });
+await build({ ...plain, define, external, outdir: dist, sourcemap: true, plugins: [threadsBeside, deflatedWasm], entryPoints: ["src/standalone.ts"] });
+await build({ ...plain, outfile: join(dist, "engine-threads.js"), entryPoints: ["../build/engine/engine-threads.wasm"] });
+if (ownFile) copyFileSync(join(model, ownFile.path), join(dist, "model.u2e"));
+execFileSync(process.execPath, [join("node_modules", "typescript", "bin", "tsc"), "-p", "tsconfig.types.json", "--outDir", dist], { stdio: "inherit" });
 const sizes = {
-  package_gzip_bytes: gzipBytes("dist", (name) => name !== "standalone.js" && !isEngine(name)), engine_gzip_bytes: gzipBytes("dist", (name) => isEngine(name) && name !== "engine-threads.js"),
-  standalone_gzip_bytes: gzipBytes("dist", (name) => name === "standalone.js"),
+  package_gzip_bytes: gzipBytes(dist, (name) => name !== "standalone.js" && !isEngine(name)), engine_gzip_bytes: gzipBytes(dist, (name) => isEngine(name) && name !== "engine-threads.js"),
+  standalone_gzip_bytes: gzipBytes(dist, (name) => name === "standalone.js"),
 };
 
-if (!process.argv.includes("--package")) {
+if (!settings.package) {
   rmSync("test-dist", { recursive: true, force: true });
   await build({ ...common, outdir: "test-dist", entryPoints: ["test/pages/remover.ts", "test/pages/worker.ts"] });
   const out = "demo-dist";
@@ -69,5 +75,5 @@ if (!process.argv.includes("--package")) {
   });
   sizes.demo_gzip_bytes = gzipBytes(join(out, "assets"));
 }
-writeFileSync("dist/.built", "");
+writeFileSync(join(dist, ".built"), "");
 console.log(JSON.stringify(sizes));
