@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import overload
 
 import numpy as np
@@ -30,10 +31,13 @@ class CalibrationImages(Sequence[ByteArray]):
     `names` says which they are, `source` where they come from ("procedural" or the folder's name).
     """
 
-    def __init__(self, source: str, names: tuple[str, ...], load: Callable[[int], ByteArray]) -> None:
+    def __init__(
+        self, source: str, names: tuple[str, ...], load: Callable[[int], ByteArray], files: tuple[Path, ...] = ()
+    ) -> None:
         self.source = source
         self.names = names
         self._load = load
+        self._files = files
 
     def __len__(self) -> int:
         return len(self.names)
@@ -45,11 +49,19 @@ class CalibrationImages(Sequence[ByteArray]):
     def __getitem__(self, index: int | slice) -> ByteArray | CalibrationImages:
         chosen = range(len(self))[index]
         if isinstance(chosen, range):
-            return CalibrationImages(self.source, tuple(self.names[i] for i in chosen), lambda i: self._load(chosen[i]))
+            names, files = tuple(self.names[i] for i in chosen), tuple(self._files[i] for i in chosen if self._files)
+            return CalibrationImages(self.source, names, lambda i: self._load(chosen[i]), files)
         return self._load(chosen)
 
     def __iter__(self) -> Iterator[ByteArray]:
         return (self._load(index) for index in range(len(self)))
+
+    def identity(self) -> str:
+        """What tells this sample from another without decoding it: SHA-256 over its names and its files' bytes."""
+        digest = hashlib.sha256("\0".join(self.names).encode())
+        for path in self._files:
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
 
     def sha256(self) -> str:
         """Hexadecimal SHA-256 over every picture's name, shape and pixels: what an artifact was calibrated on."""
@@ -84,5 +96,8 @@ def calibration_images(
     if not chosen:
         raise DataError(f"{files.path} holds only {len(files)} pictures, which leaves none after skipping {skip}")
     return CalibrationImages(
-        files.path.name, tuple(record.image_path.name for record in chosen), lambda index: chosen[index].image()
+        files.path.name,
+        tuple(record.image_path.name for record in chosen),
+        lambda index: chosen[index].image(),
+        tuple(record.image_path for record in chosen),
     )

@@ -2,121 +2,42 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from u2net.errors import ConfigError, OutputError, U2NetError
+import typer
+
+from u2net.commandline import Application, progress, result
+from u2net.errors import ConfigError, OutputError
 from u2net.files import atomic_path, canonical_json, check_path
 
-from .folder import PairFolder
-from .public import PUBLIC_SETS, open_public
-from .synthetic import DEFAULT_SIZE, KINDS, Scene, SyntheticSet
+from .public import PUBLIC_SETS
 
-__all__ = ["main"]
+__all__ = ["application", "main"]
 
-EPILOG = """examples:
-  python -m datasets list                                    the public sets: size, terms, where to get them
-  python -m datasets preview --out sheet.png                 48 procedural scenes with their mattes on one page
-  python -m datasets preview --kind hair --out hair.png
-  python -m datasets preview --data photos --out sheet.png   pictures and masks of a folder
-  python -m datasets make --count 200 --out build/procedural images/ and masks/ to evaluate or calibrate on
-  python -m datasets check photos                            does every picture have a mask of its size?
-  python -m datasets check DUTS-TE --as duts-te              is the public set complete and laid out as it should be?
-"""
-PREVIEW_COUNT = 48
+application = Application(
+    "datasets", "Sets of pictures: public ones, folders, and a procedural one with exact alpha mattes."
+)
 
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m datasets",
-        description="Sets of pictures: public ones, folders, and a procedural one with exact alpha mattes.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    command = commands.add_parser(
-        "list",
-        help="the public sets and the kinds of procedural scenes",
-        description="List the public sets (pictures, terms, where to get them) and the kinds of procedural scenes.",
-    )
-    command.set_defaults(run=_list)
-
-    command = commands.add_parser("preview", help="a contact sheet of procedural scenes, or of a folder's pairs")
-    command.add_argument("--out", required=True, type=Path, metavar="FILE.png", help="the page")
-    command.add_argument("--data", type=Path, metavar="DIR", help="a folder with images/ and masks/ to show instead")
-    command.add_argument("--columns", type=int, default=4, metavar="N", help="cells in a row (default 4)")
-    _add_scene_options(command, PREVIEW_COUNT)
-    command.set_defaults(run=_preview)
-
-    command = commands.add_parser("make", help="write procedural scenes as images/ and masks/")
-    command.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new folder")
-    command.add_argument("--layers", action="store_true", help="write foregrounds/ and backgrounds/ too")
-    _add_scene_options(command, 200)
-    command.set_defaults(run=_make)
-
-    command = commands.add_parser("check", help="check a folder of pictures and masks")
-    command.add_argument("folder", type=Path, metavar="DIR")
-    command.add_argument("--as", dest="public", choices=tuple(PUBLIC_SETS), help="the public set that it should be")
-    command.add_argument("--partial", action="store_true", help="do not mind a number of pairs other than the set's")
-    command.set_defaults(run=_check)
-
-    for command in commands.choices.values():
-        command.add_argument("--json", action="store_true", help="print the result as JSON")
-    return parser
+Count = Annotated[int, typer.Option(metavar="N", help="how many")]
+Seed = Annotated[int, typer.Option(metavar="S", help="another seed, other scenes")]
+Size = Annotated[str, typer.Option(metavar="WxH", help="pixels of a scene")]
+Kind = Annotated[
+    str | None, typer.Option(metavar="KIND", help="only scenes that show this: hair, translucent, hard, …")
+]
+DEFAULT_SIZE = "480x360"
 
 
-def _add_scene_options(command: argparse.ArgumentParser, count: int) -> None:
-    command.add_argument("--count", type=int, default=count, metavar="N", help=f"how many (default {count})")
-    command.add_argument("--seed", type=int, default=0, metavar="S", help="another seed, other scenes (default 0)")
-    command.add_argument(
-        "--size",
-        type=_size,
-        default=DEFAULT_SIZE,
-        metavar="WxH",
-        help=f"pixels of a scene (default {DEFAULT_SIZE[0]}x{DEFAULT_SIZE[1]})",
-    )
-    command.add_argument("--kind", choices=KINDS, help="only scenes that show this")
+@application.command("list", examples="u2net datasets list --json")
+def list_() -> None:
+    """List the public sets (pictures, terms, where to get them) and the kinds of procedural scenes."""
+    from .synthetic import KINDS
 
-
-def _size(text: str) -> tuple[int, int]:
-    try:
-        width, height = (int(part) for part in text.lower().replace("×", "x").split("x"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT") from None
-    return width, height
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status is 0, 1 for what `U2NetError` reports, 2 for wrong usage."""
-    arguments = build_parser().parse_args(argv)
-    run: Callable[[argparse.Namespace], dict[str, Any]] = arguments.run
-    try:
-        result = run(arguments)
-    except U2NetError as error:
-        print(f"datasets: {_one_line(str(error))}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("datasets: interrupted", file=sys.stderr)
-        return 130
-    print(json.dumps(result, indent=2, ensure_ascii=False) if arguments.json else result["text"])
-    return 0
-
-
-def _one_line(text: str) -> str:
-    """`text` with control characters escaped: a file's name must not forge lines of a log."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-def _list(arguments: argparse.Namespace) -> dict[str, Any]:
     lines = []
     for each in PUBLIC_SETS.values():
         images, masks = each.layouts[0]
@@ -128,46 +49,77 @@ def _list(arguments: argparse.Namespace) -> dict[str, Any]:
         ]
     lines.append(f"procedural: any number of scenes; kinds {', '.join(KINDS)}")
     public = [each.describe() for each in PUBLIC_SETS.values()]
-    return {"text": "\n".join(lines), "public": public, "procedural": {"kinds": list(KINDS)}}
+    result({"public": public, "procedural": {"kinds": list(KINDS)}}, "\n".join(lines))
 
 
-def _preview(arguments: argparse.Namespace) -> dict[str, Any]:
+@application.command(
+    examples="""
+u2net datasets preview --out sheet.png
+u2net datasets preview --kind hair --out hair.png
+u2net datasets preview --data photos --out sheet.png
+"""
+)
+def preview(
+    out: Annotated[Path, typer.Option(metavar="FILE.png", help="the page")],
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="a folder with images/ and masks/ to show instead")
+    ] = None,
+    columns: Annotated[int, typer.Option(metavar="N", help="cells in a row")] = 4,
+    count: Count = 48,
+    seed: Seed = 0,
+    size: Size = DEFAULT_SIZE,
+    kind: Kind = None,
+) -> None:
+    """Make a contact sheet of procedural scenes with their mattes, or of the pairs of a folder."""
     from .contact_sheet import Cell, contact_sheet
+    from .folder import PairFolder
+    from .synthetic import SyntheticSet
 
-    if arguments.columns < 1 or arguments.count < 1:
+    if columns < 1 or count < 1:
         raise ConfigError("a contact sheet needs at least one column and one picture")
-    if arguments.out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise ConfigError(f"{arguments.out}: a contact sheet is written as .png, .jpg or .webp")
+    if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ConfigError(f"{out}: a contact sheet is written as .png, .jpg or .webp")
 
     def cells() -> Iterator[Cell]:
-        if arguments.data is not None:
-            records = PairFolder(arguments.data)[: arguments.count]
+        if data is not None:
+            records = PairFolder(data)[:count]
             for record in _progress(records, len(records)):
                 yield Cell(record.image(), (record.alpha() * 255).astype("uint8"), record.stem)
         else:
-            scenes = SyntheticSet(arguments.count, arguments.seed, arguments.size, arguments.kind)
+            scenes = SyntheticSet(count, seed, _pixels(size), kind)
             for scene in _progress(scenes, len(scenes)):
                 yield Cell(scene.rgb, scene.mask(), f"{scene.index}: {', '.join(scene.tags)}")
 
-    page = contact_sheet(cells(), arguments.columns)
-    with atomic_path(arguments.out) as temporary:
+    page = contact_sheet(cells(), columns)
+    with atomic_path(out) as temporary:
         page.save(temporary)
-    return {"text": f"{arguments.out}: {page.width}×{page.height}", "file": str(arguments.out)}
+    result({"file": str(out)}, f"{out}: {page.width}×{page.height}")
 
 
-def _make(arguments: argparse.Namespace) -> dict[str, Any]:
-    scenes = SyntheticSet(arguments.count, arguments.seed, arguments.size, arguments.kind)
+@application.command(examples="u2net datasets make --count 200 --out build/procedural")
+def make(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="a new folder")],
+    layers: Annotated[bool, typer.Option("--layers", help="write foregrounds/ and backgrounds/ too")] = False,
+    count: Count = 200,
+    seed: Seed = 0,
+    size: Size = DEFAULT_SIZE,
+    kind: Kind = None,
+) -> None:
+    """Write procedural scenes as images/ and masks/, to evaluate or calibrate on."""
+    from .synthetic import SyntheticSet
+
+    scenes = SyntheticSet(count, seed, _pixels(size), kind)
     described: list[dict[str, Any]] = []
-    with _new_folder(arguments.out) as folder:
+    with _new_folder(out) as folder:
         for scene in _progress(scenes, len(scenes)):
-            _write_scene(folder, scene, arguments.layers)
+            _write_scene(folder, scene, layers)
             described.append({"name": scene.name, "tags": list(scene.tags)})
         settings = {"count": len(scenes), "seed": scenes.seed, "size": list(scenes.size), "kind": scenes.kind}
         (folder / "procedural.json").write_bytes(canonical_json({"settings": settings, "scenes": described}))
-    return {"text": f"{arguments.out}: {len(scenes)} scenes", "folder": str(arguments.out), "settings": settings}
+    result({"folder": str(out), "settings": settings}, f"{out}: {len(scenes)} scenes")
 
 
-def _write_scene(folder: Path, scene: Scene, layers: bool) -> None:
+def _write_scene(folder: Path, scene: Any, layers: bool) -> None:
     from PIL import Image
 
     planes = {"images": scene.rgb, "masks": scene.mask()}
@@ -201,25 +153,55 @@ def _new_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _check(arguments: argparse.Namespace) -> dict[str, Any]:
-    if arguments.public:
-        pairs: Sequence[Any] = open_public(arguments.public, arguments.folder, complete=not arguments.partial)
-        sets = {arguments.public: len(pairs)}
+@application.command(
+    examples="""
+u2net datasets check photos
+u2net datasets check DUTS-TE --as duts-te
+"""
+)
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="a folder with images/ and masks/, or a public set")],
+    public: Annotated[
+        str | None,
+        typer.Option("--as", metavar="SET", help=f"the public set that it should be: {', '.join(PUBLIC_SETS)}"),
+    ] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="do not mind a number of pairs other than the set's")
+    ] = False,
+) -> None:
+    """Check that every picture has a mask of its size, and that a public set is complete and laid out as it says."""
+    from .folder import PairFolder
+    from .public import open_public
+
+    if public is not None:
+        if public not in PUBLIC_SETS:
+            raise ConfigError(f"no public set is called {public!r}; there are {', '.join(PUBLIC_SETS)}")
+        pairs: Sequence[Any] = open_public(public, folder, complete=not partial)
+        sets = {public: len(pairs)}
     else:
-        folder = PairFolder(arguments.folder)
-        sets = {name: len(records) for name, records in folder.sets().items()}
-        pairs = folder
+        pairs = found = PairFolder(folder)
+        sets = {name: len(records) for name, records in found.sets().items()}
     parts = ", ".join(f"{name} {count:,}" for name, count in sets.items())
-    text = f"{arguments.folder}: {len(pairs):,} pairs" + (f" ({parts})" if len(sets) <= 12 else "")
-    return {"text": text, "pairs": len(pairs), "sets": sets}
+    text = f"{folder}: {len(pairs):,} pairs" + (f" ({parts})" if len(sets) <= 12 else "")
+    result({"pairs": len(pairs), "sets": sets}, text)
+
+
+def _pixels(text: str) -> tuple[int, int]:
+    try:
+        width, height = (int(part) for part in text.lower().replace("×", "x").split("x"))
+    except ValueError:
+        raise ConfigError(f"--size takes WIDTHxHEIGHT, not {text!r}") from None
+    return width, height
 
 
 def _progress(items: Any, total: int) -> Iterator[Any]:
-    """`items` with a progress bar on standard error, where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    from rich.console import Console
-    from rich.progress import track
+    """`items`, with a bar on standard error where that is a terminal."""
+    with progress() as report:
+        for done, item in enumerate(items):
+            report("scenes", done, total)
+            yield item
 
-    yield from track(items, "scenes", total, console=Console(stderr=True), transient=True)
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; the exit status."""
+    return application.run(argv)

@@ -2,115 +2,103 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from u2net.errors import ConfigError, U2NetError
+import typer
 
-__all__ = ["main"]
+from u2net.commandline import Application, progress, result, say
+from u2net.errors import ConfigError
 
-EPILOG = """examples:
-  python -m export --weights u2netp.safetensors --out build/small/fp32.onnx
-  python -m export --weights u2net.pth --out build/full/fp32.onnx --fp16 --ort
-  python -m export --weights u2netp.onnx --interface image --out build/small/image.onnx
+from .settings import ExportSettings
 
-Beside every model lies a sidecar .json: checksums, settings, library versions and the measured parity.
+__all__ = ["application", "main"]
+
+application = Application(
+    "export",
+    "Turn a U²-Net checkpoint into an ONNX model that is proven against PyTorch on pictures.",
+    default="export",
+)
+forms = "Further forms, beside --out"
+proof = "Proof"
+
+
+@application.command(
+    examples="""
+u2net export --weights u2netp.safetensors --out build/small/fp32.onnx
+u2net export --weights u2net.pth --out build/full/fp32.onnx --fp16
+u2net export --weights u2netp.onnx --interface image --out build/small/image.onnx
 """
+)
+def export(
+    out: Annotated[Path, typer.Option(metavar="FILE.onnx", help="where the model goes")],
+    settings: ExportSettings,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="lite, small, full, …: refuse weights of another model")
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help=".safetensors, .pth or .onnx (by default the weights that come with --model)"
+        ),
+    ] = None,
+    fp16: Annotated[
+        bool, typer.Option("--fp16", help="weights stored in float16, as fp16.onnx", rich_help_panel=forms)
+    ] = False,
+    ort: Annotated[bool, typer.Option("--ort", help="onnxruntime's own format, .ort", rich_help_panel=forms)] = False,
+    parity_images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="pictures to compare on (the procedural set)", rich_help_panel=proof),
+    ] = None,
+    parity_count: Annotated[int, typer.Option(metavar="N", help="how many of them", rich_help_panel=proof)] = 8,
+    force: Annotated[bool, typer.Option("--force", help="export again, even if nothing has changed")] = False,
+) -> None:
+    """Turn a U²-Net checkpoint into an ONNX model that is proven against PyTorch on pictures.
 
+    Beside every model lies a sidecar .json: checksums, settings, library versions and the measured parity. A model
+    whose sidecar already says what is asked for is left as it is.
+    """
+    from .stage import export_checkpoint
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m export",
-        description="Turn a U²-Net checkpoint into an ONNX model that is proven against PyTorch on pictures.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--model", metavar="NAME", help="lite, small, full, …: refuse weights of another model")
-    parser.add_argument(
-        "--weights", metavar="FILE", type=Path, help=".safetensors, .pth or .onnx (the model's own, by default lite's)"
-    )
-    parser.add_argument("--out", metavar="FILE.onnx", type=Path, required=True, help="where the model goes")
-    graph = parser.add_argument_group("the graph")
-    graph.add_argument("--size", type=int, metavar="PIXELS", help="side of the input (the size that was trained for)")
-    graph.add_argument("--dynamic", action="store_true", help="leave height and width free")
-    graph.add_argument("--side-maps", action="store_true", help="give the six side maps as well")
-    graph.add_argument(
-        "--interface",
-        choices=("tensor", "image"),
-        default="tensor",
-        help="tensor: normalised float32 NCHW in, float32 out (default); image: uint8 RGBA NHWC in, alpha out",
-    )
-    graph.add_argument(
-        "--alpha", choices=("uint8", "float32"), default="uint8", help="what the image interface gives (default uint8)"
-    )
-    forms = parser.add_argument_group("further forms, beside --out")
-    forms.add_argument("--fp16", action="store_true", help="weights stored in float16, as fp16.onnx")
-    forms.add_argument("--ort", action="store_true", help="onnxruntime's own format, .ort, by onnxruntime.tools")
-    proof = parser.add_argument_group("proof")
-    proof.add_argument("--parity-images", metavar="DIR", type=Path, help="pictures to compare on (the procedural set)")
-    proof.add_argument("--parity-count", metavar="N", type=int, default=8, help="how many of them (default 8)")
-    parser.add_argument("--json", action="store_true", help="print the sidecars as JSON")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status is 0, 1 for what `U2NetError` reports, 2 for wrong usage."""
-    arguments = build_parser().parse_args(argv)
-    try:
-        made = _run(arguments)
-    except U2NetError as error:
-        print(f"export: {_one_line(str(error))}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("export: interrupted", file=sys.stderr)
-        return 130
-    if arguments.json:
-        print(json.dumps(made, indent=2, sort_keys=True))
-    return 0
-
-
-def _one_line(text: str) -> str:
-    """`text` with control characters escaped: a file's name must not forge lines of a log."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-def _run(arguments: argparse.Namespace) -> dict[str, Any]:
-    from rich.console import Console
-
-    from .stage import ExportSettings, export_checkpoint
-
-    if arguments.parity_count < 1:
+    if parity_count < 1:
         raise ConfigError("--parity-count must be at least 1: parity is part of the export")
-    settings = ExportSettings(
-        size=arguments.size,
-        dynamic=arguments.dynamic,
-        side_maps=arguments.side_maps,
-        interface=arguments.interface,
-        alpha=arguments.alpha,
-    )
-    console = Console(stderr=True)
-    with console.status("loading …") as status:
+    with progress() as report:
         made = export_checkpoint(
-            arguments.weights,
-            arguments.out,
+            weights,
+            out,
             settings,
-            model=arguments.model,
-            fp16=arguments.fp16,
-            ort=arguments.ort,
-            parity_images=arguments.parity_images,
-            parity_count=arguments.parity_count,
-            progress=lambda what: status.update(f"{what} …"),
+            model=model,
+            fp16=fp16,
+            ort=ort,
+            parity_images=parity_images,
+            parity_count=parity_count,
+            force=force,
+            progress=lambda what: report(what, 0, 1),
+            tell=say,
         )
-    for path, sidecar in made.items():
-        figures = sidecar["figures"]
-        parity = f"within {figures['max_difference']:.1e} of PyTorch, " if "max_difference" in figures else ""
-        console.print(
-            f"{path}  {sidecar['size_bytes']:,} bytes, {parity}sha256 {sidecar['sha256'][:12]}",
-            highlight=False,
-            soft_wrap=True,
-        )
-    return made
+    result(made, "\n".join(_line(path, sidecar) for path, sidecar in made.items()))
+
+
+@application.command(examples="u2net export ort build/small/int8.onnx")
+def ort(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL.onnx", help="models with their sidecars")],
+) -> None:
+    """Convert models of this project to onnxruntime's own format, beside them."""
+    from .ort_format import write_ort
+
+    made = {}
+    for model in models:
+        path, sidecar = write_ort(model)
+        made[str(path)] = sidecar
+    result(made, "\n".join(f"{path}  {sidecar['size_bytes']:,} bytes" for path, sidecar in made.items()))
+
+
+def _line(path: str, sidecar: dict[str, Any]) -> str:
+    figures = sidecar["figures"]
+    parity = f"within {figures['max_difference']:.1e} of PyTorch, " if "max_difference" in figures else ""
+    return f"{path}  {sidecar['size_bytes']:,} bytes, {parity}sha256 {sidecar['sha256'][:12]}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; the exit status."""
+    return application.run(argv)

@@ -19,7 +19,6 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import onnx
 import onnx_ir as ir
@@ -33,34 +32,13 @@ from .passes.half_weights import HalfWeights
 from .passes.image_interface import ImageInterface
 from .passes.strided_stem import StridedStem
 from .passes.strip_provenance import StripProvenance
+from .settings import ExportSettings
 
-__all__ = ["ExportSettings", "export_model", "fold_batch_norm", "round_weights", "store_half"]
+__all__ = ["export_model", "fold_batch_norm", "round_weights", "store_half"]
 
 OPSET_VERSION = 18
 IR_VERSION = 8
 OUTPUT_NAMES = ("alpha", "side1", "side2", "side3", "side4", "side5", "side6")
-
-
-@dataclass(frozen=True)
-class ExportSettings:
-    """What the exported graph takes and gives."""
-
-    size: int | None = None  # side of the square input; None takes the one that the weights were trained for
-    dynamic: bool = False  # height and width free; static graphs let the engine plan memory and fold shapes
-    side_maps: bool = False  # all seven maps; only the fused one is used outside training
-    fp16: bool = False  # store weights as float16: half the download, and no engine computes slower for it
-    interface: str = "tensor"  # what transformers.js and rembg feed; "image" takes what a browser has in hand
-    alpha: str = "uint8"  # type of the image interface's output: what a canvas takes; "float32" keeps every digit
-
-    def __post_init__(self) -> None:
-        if self.size is not None and not 32 <= self.size <= 2048:
-            raise ConfigError(f"--size must be 32 to 2048 pixels, got {self.size}")
-        if self.interface not in ("tensor", "image"):
-            raise ConfigError(f"the interface is tensor or image, not {self.interface!r}")
-        if self.alpha not in ("uint8", "float32"):
-            raise ConfigError(f"alpha is uint8 or float32, not {self.alpha!r}")
-        if self.interface == "image" and self.side_maps:
-            raise ConfigError("side maps go with the tensor interface: the image interface gives one alpha channel")
 
 
 def fold_batch_norm(model: U2Net) -> U2Net:

@@ -1,4 +1,4 @@
-"""onnxruntime's own format, `.ort`: `python -m export.ort_format MODEL.onnx`.
+"""onnxruntime's own format, `.ort`.
 
 The converter is `onnxruntime.tools`, where the former `onnxruntime-tools` package lives on. A `.ort` file is the graph
 after onnxruntime's own optimisation, which minimal builds of the engine need; it starts no faster and is no smaller.
@@ -9,28 +9,24 @@ memory, about 50 bytes of it; the graph and the masks are the same.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
-import json
 import logging
 import os
-import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from u2net.artifact import verify_artifact, write_sidecar
-from u2net.errors import ConfigError, ModelError, QualityError, U2NetError
+from u2net.errors import ConfigError, ModelError, QualityError
 from u2net.files import atomic_path, check_path, sha256_file
 from u2net.onnx_scan import QUANTIZED_OPERATORS
 
 from .parity import MAX_DIFFERENCE
 
-__all__ = ["main", "write_ort"]
+__all__ = ["write_ort"]
 
 #: Largest difference of integer graphs, five steps of 8 bits: fused otherwise, a value may round the other way.
 MAX_INTEGER_DIFFERENCE = 0.02
@@ -105,32 +101,3 @@ def _difference(first: Path, second: Path) -> float:
         results.append(session.run(None, {given.name: feed})[0].astype(np.float64))
     largest = max(1.0, float(np.abs(results[0]).max()))
     return float(np.abs(results[0] - results[1]).max()) / largest
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status is 0, 1 for what `U2NetError` reports, 2 for wrong usage."""
-    parser = argparse.ArgumentParser(
-        prog="python -m export.ort_format",
-        description="Convert .onnx models of this project to onnxruntime's own format, beside them.",
-    )
-    parser.add_argument("models", nargs="+", metavar="MODEL.onnx", help="a model with its sidecar")
-    parser.add_argument("--json", action="store_true", help="print the sidecars as JSON")
-    arguments = parser.parse_args(argv)
-    made: dict[str, Any] = {}
-    status = 0
-    for model in arguments.models:
-        try:
-            path, sidecar = write_ort(model)
-        except U2NetError as error:
-            print(f"ort: {error}", file=sys.stderr)
-            status = 1
-            continue
-        made[str(path)] = sidecar
-        print(f"{path}  {sidecar['size_bytes']:,} bytes", file=sys.stderr)
-    if arguments.json:
-        print(json.dumps(made, indent=2, sort_keys=True))
-    return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
 """Proof that an exported graph computes what the PyTorch network computes, on pictures, in onnxruntime.
 
 PyTorch computes the expected maps in float64. In float32 its own rounding depends on the processor and reaches 1e-4
-with the large folded biases of the authors' small model, more than the graph's (6e-5), and would be held against the graph.
+with the large folded biases of the authors' small model. The graph's own is 6e-5.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from u2net.errors import QualityError
 from u2net.network.model import U2Net
 from u2net.preprocess import normalise, resize_for_network
 
-from .exporter import ExportSettings
+from .settings import ExportSettings
 
 __all__ = ["MAX_DIFFERENCE", "Parity", "measure_parity"]
 

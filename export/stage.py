@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -11,23 +12,24 @@ from typing import Any
 
 import onnx
 
-import u2net
+import u2net.network
 from datasets.calibration import CalibrationImages, calibration_images
-from u2net.artifact import write_sidecar
-from u2net.errors import ConfigError, OutputError, QualityError
-from u2net.fetch import PUBLIC_WEIGHTS, default_path
+from u2net.artifact import asked, changed, read_sidecar, verify_artifact, write_sidecar
+from u2net.errors import ArtifactError, ConfigError, OutputError, QualityError
 from u2net.files import atomic_path, check_path, sha256_file
 from u2net.network.checkpoint import load_checkpoint
 from u2net.network.model import U2Net, count_parameters
+from u2net.zoo import DEFAULT_MODEL, own_weights
 
-from .exporter import ExportSettings, export_model, fold_batch_norm, round_weights, store_half
+from .exporter import export_model, fold_batch_norm, round_weights, store_half
 from .parity import measure_parity
+from .settings import ExportSettings
 
 __all__ = ["ExportSettings", "export_checkpoint"]
 
 MAX_ROUNDING_COST = 5e-3  # mean difference that float16 weights may make, of values in [0, 1]; beyond, edges move
 NAMED_AFTER_DATA = {"human": "full"}  # models that are another one's network trained on something else
-DEFAULT_MODEL = "lite"  # the one whose weights come along
+CODE = (sys.modules[__package__], u2net.network)  # what of this project decides the bytes
 LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime")
 
 
@@ -41,29 +43,45 @@ def export_checkpoint(
     ort: bool = False,
     parity_images: str | os.PathLike[str] | None = None,
     parity_count: int = 8,
+    force: bool = False,
     progress: Callable[[str], None] = lambda what: None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, dict[str, Any]]:
     """Export the checkpoint `weights` to `out`, and return the sidecars by path.
 
     With `fp16` a second model with float16 weights is written beside it (`fp32.onnx` → `fp16.onnx`), with `ort` the
     first one in onnxruntime's own format as well. Nothing is written unless parity holds. `model` is the name that the
-    weights must have; without `weights`, its own are taken (`own_weights`). Raises the `U2NetError` of whatever goes
+    weights must have; without `weights`, its own are taken (`own_weights`). Where the sidecars say that all of it is
+    there as asked, nothing is done unless `force`; `tell` gets a line that says so, or what changed. Raises the `U2NetError` of whatever goes
     wrong.
     """
     settings = settings or ExportSettings()
     target = check_path(out)
     if target.suffix != ".onnx":
         raise ConfigError(f"the output is an .onnx file, not {target.name}")
-    progress("loading the checkpoint")
     if weights is None:
         weights = own_weights(model or DEFAULT_MODEL)
+    inputs = {"weights": sha256_file(weights)}
+    pictures = calibration_images(parity_images, parity_count)
+    outputs = [target, *([fp16_path(target)] if fp16 and not settings.fp16 else [])]
+    request = asked(
+        asdict(settings) | {"model": model}, inputs | {"parity_images": pictures.identity()}, LIBRARIES, CODE
+    )
+    everything = [*outputs, *([target.with_suffix(".ort")] if ort else [])]
+    reasons = {path: changed(path, request | {"file": path.name}) for path in outputs}
+    if ort and not reasons[target]:
+        reasons[everything[-1]] = ort_changed(target)
+    if not force and not any(reasons.values()):
+        tell(f"{', '.join(path.name for path in everything)}: up to date")
+        return {str(path): read_sidecar(path) for path in everything}
+    if all(path.exists() for path in everything):
+        tell(f"exporting again: {', '.join(sorted({r for found in reasons.values() for r in found})) or 'as asked'}")
+    progress("loading the checkpoint")
     network = load_checkpoint(weights)
     if model in NAMED_AFTER_DATA and network.config.name == NAMED_AFTER_DATA[model]:
         network.config = replace(network.config, name=model)
     if model is not None and model not in (network.config.name, *network.config.aliases):
         raise ConfigError(f"{weights} is {network.config.name}, not {model}")
-    inputs = {"weights": sha256_file(weights)}
-    pictures = calibration_images(parity_images, parity_count)
     progress(f"exporting {target.name}")
     folded = fold_batch_norm(network)
     proto = export_model(folded, settings)
@@ -77,7 +95,8 @@ def export_checkpoint(
     made: dict[str, dict[str, Any]] = {}
     for path, graph, form, figures in proven:
         facts = {**figures, "parameters": count_parameters(network)}
-        made[str(path)] = _write(graph, path, form, {**inputs, "parity_images": pictures.sha256()}, facts)
+        hashes = {**inputs, "parity_images": pictures.sha256()}
+        made[str(path)] = _write(graph, path, form, hashes, facts, request | {"file": path.name})
     if ort:
         from .ort_format import write_ort
 
@@ -87,17 +106,14 @@ def export_checkpoint(
     return made
 
 
-def own_weights(model: str) -> Path:
-    """The weights that come with `model`, or that were fetched for it. Raises `ConfigError` where there are none."""
-    embedded = Path(u2net.__file__).parent / "weights" / f"{model}.safetensors"
-    if embedded.is_file():
-        return embedded
-    if model in PUBLIC_WEIGHTS:
-        fetched = default_path(PUBLIC_WEIGHTS[model])
-        if fetched.is_file():
-            return fetched
-        raise ConfigError(f"there are no weights of {model} here; get them by `python -m u2net weights fetch {model}`")
-    raise ConfigError(f"{model} has no weights of its own; name a checkpoint with --weights")
+def ort_changed(model: Path) -> list[str]:
+    """Why the `.ort` of `model`, which is up to date, must be made again."""
+    path = model.with_suffix(".ort")
+    try:
+        sidecar = verify_artifact(path)
+    except ArtifactError:
+        return [f"{path.name} is missing or not what its sidecar says"]
+    return [] if sidecar["inputs"].get("model") == sha256_file(model) else [f"{path.name} is of another model"]
 
 
 def fp16_path(path: Path) -> Path:
@@ -130,6 +146,7 @@ def _write(
     settings: ExportSettings,
     inputs: dict[str, str],
     figures: dict[str, float | int],
+    request: dict[str, Any],
 ) -> dict[str, Any]:
     """Write `proto` and its sidecar, both or neither; returns the sidecar."""
     version = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
@@ -147,6 +164,7 @@ def _write(
                 "nodes": dict(sorted(Counter(node.op_type for node in proto.graph.node).items())),
             },
             libraries=LIBRARIES,
+            request=request,
         )
     except OutputError:
         path.unlink(missing_ok=True)  # a model without its sidecar is half a result

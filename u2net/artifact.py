@@ -7,19 +7,22 @@ speaks of. Nothing here holds a time or a host name, so the same inputs give the
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import msgspec
 
 from .documents import Document, read_json, write_document
 from .errors import ArtifactError
-from .files import sha256_file
+from .files import canonical_json, sha256_file
 
-__all__ = ["Sidecar", "read_sidecar", "sidecar_path", "verify_artifact", "write_sidecar"]
+__all__ = ["Sidecar", "asked", "changed", "read_sidecar", "sidecar_path", "verify_artifact", "write_sidecar"]
 
 
 class Sidecar(Document, frozen=True, kw_only=True, omit_defaults=False):
@@ -36,6 +39,7 @@ class Sidecar(Document, frozen=True, kw_only=True, omit_defaults=False):
     inputs: dict[str, str]  # role ("weights", "model") → sha256
     figures: dict[str, Any]  # what the stage measured
     libraries: dict[str, str]  # distribution → version
+    request: dict[str, Any] = {}  # what the stage was asked for, for `changed`
 
 
 def sidecar_path(artifact: str | os.PathLike[str]) -> Path:
@@ -52,9 +56,11 @@ def write_sidecar(
     inputs: Mapping[str, str],
     figures: Mapping[str, Any],
     libraries: tuple[str, ...] = (),
+    request: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write and return the sidecar of `artifact`, which must exist.
 
+    `request` is what `asked` made of what the stage was asked for: `changed` compares it the next time.
     `inputs` maps a role ("weights", "model") to the sha256 of what went in; `libraries` are the distributions whose
     versions shaped the result; `figures` is what the stage measured. Timings do not belong here: they are not
     reproducible.
@@ -70,6 +76,7 @@ def write_sidecar(
         inputs=dict(inputs),
         figures=dict(figures),
         libraries={name: metadata.version(name) for name in libraries},
+        request=dict(request or {}),
     )
     write_document(sidecar_path(path), sidecar)
     return _plain(sidecar)
@@ -78,6 +85,38 @@ def write_sidecar(
 def _plain(sidecar: Sidecar) -> dict[str, Any]:
     value: dict[str, Any] = msgspec.to_builtins(sidecar)
     return value
+
+
+def asked(
+    settings: Mapping[str, Any], inputs: Mapping[str, str], libraries: tuple[str, ...], code: tuple[ModuleType, ...]
+) -> dict[str, Any]:
+    """Everything that decides what a stage makes, as flat JSON: settings, inputs, library versions, its own source."""
+    digest = hashlib.sha256()
+    for module in code:
+        folder = Path(str(module.__file__)).parent
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
+    request: dict[str, Any] = {f"settings.{name}": value for name, value in settings.items()}
+    request |= {f"inputs.{name}": value for name, value in inputs.items()}
+    request |= {f"libraries.{name}": metadata.version(name) for name in libraries}
+    return json.loads(canonical_json(request | {"code": digest.hexdigest()}))  # type: ignore[no-any-return]
+
+
+def changed(artifact: str | os.PathLike[str], request: Mapping[str, Any]) -> list[str]:
+    """Why `artifact` must be made again: the names in `request` that differ from its sidecar's. Empty: up to date.
+
+    A file that is missing, or is not the one that its sidecar speaks of, is named as such.
+    """
+    path = Path(artifact)
+    if not path.exists():
+        return [f"{path.name} is missing"]
+    try:
+        before = verify_artifact(path).get("request")
+    except ArtifactError:
+        return [f"{path.name} is not what its sidecar says"]
+    if not before:
+        return [f"{path.name} does not say how it was made"]
+    return sorted(name for name in {*before, *request} if before.get(name) != request.get(name))
 
 
 def read_sidecar(artifact: str | os.PathLike[str]) -> dict[str, Any]:

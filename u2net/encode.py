@@ -7,10 +7,12 @@ import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Annotated, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
+import typer
+from annotated_doc import Doc
 from PIL import Image
 
 from .errors import ConfigError, OutputError
@@ -38,9 +40,11 @@ _MAX_SIDE: dict[OutputFormat, int] = {"png": 2**31 - 1, "webp": 16383, "jpeg": 6
 class EncodeSettings:
     """How pictures are compressed."""
 
-    png_level: int = 1  # zlib level; 6 takes three times as long to save a tenth of the bytes
-    quality: int = 90  # of WebP and JPEG, 1 to 100
-    webp_lossless: bool = False  # lossy WebP keeps alpha exact all the same
+    png_level: Annotated[int, Doc("zlib level of PNG, 0 to 9")] = 1  # 6 takes three times as long to save a tenth
+    quality: Annotated[int, Doc("of WebP and JPEG, 1 to 100")] = 90  # no artefact that a person sees
+    webp_lossless: Annotated[bool, Doc("WebP without loss"), typer.Option("--lossless")] = (
+        False  # alpha is exact anyway
+    )
     webp_method: int = 2  # effort 0 to 6; 4, its default, takes twice as long for a twentieth of the bytes
 
     def __post_init__(self) -> None:

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
+from annotated_doc import Doc
 
 from .components import fill_holes, keep_components
 from .errors import ConfigError
@@ -47,18 +48,24 @@ ByteArray = npt.NDArray[np.uint8]
 class Refinement:
     """Which steps are taken, and how. The presets are `FAST`, `BALANCED` and `BEST`."""
 
-    keep_largest: bool = False  # several subjects are common: only on request
-    min_area: float = 0.0  # fraction of the picture under which a subject is dropped; 0 keeps all
-    fill_holes: float = 0.0  # fraction of the picture up to which a hole is filled; 0 fills none: mugs have handles
-    edges: Literal["none", "guided", "matting"] = "guided"  # refinement at full resolution
+    keep_largest: Annotated[bool, Doc("only the largest connected subject")] = (
+        False  # several subjects are common: only on request
+    )
+    min_area: Annotated[float, Doc("drop subjects under this fraction of the picture")] = 0.0  # 0 keeps all
+    fill_holes: Annotated[float, Doc("fill holes up to this fraction of the picture")] = 0.0  # 0: mugs have handles
+    edges: Annotated[Literal["none", "guided", "matting"], Doc("how edges are refined at full size")] = (
+        "guided"  # follows the picture at full resolution
+    )
     working_side: int = 640  # about the longest side of the working grid: twice the network's, and 0.1 s of work
-    radius: int = 3  # of the guided filter, in working pixels: small windows hold two colours, as matting assumes
-    reach: int = 8  # in the map's pixels: how far edges move to where the picture has them; 0 leaves the map alone
-    epsilon: float = 1e-5  # of the guided filter: variance of colour (of 1) below which a region counts as flat
+    radius: Annotated[int, Doc("of the guided filter, in its working pixels")] = 3  # small ones hold two colours
+    reach: Annotated[int, Doc("how far edges may move, in pixels of the network's map")] = 8  # 0 leaves the map alone
+    epsilon: Annotated[float, Doc("of the guided filter: smaller follows colours closer")] = 1e-5  # variance
     confidence: float = 1.0  # power of |2p − 1| that weighs a pixel in the fit: sure pixels decide; 0 weighs all alike
-    threshold: float | None = None  # makes the matte hard
-    feather: float = 0.0  # pixels by which the matte is softened
-    colours: Literal["keep", "estimate"] = "estimate"  # `keep` leaves the background's colour in soft edges
+    threshold: Annotated[float | None, Doc("make the matte hard at this value, 0 to 1")] = None  # soft
+    feather: Annotated[float, Doc("soften the matte by this many pixels")] = 0.0  # the edge as it was found
+    colours: Annotated[Literal["keep", "estimate"], Doc("estimate removes the background's colour from soft edges")] = (
+        "estimate"  # the old background shows in hair otherwise
+    )
 
     def __post_init__(self) -> None:
         for name, low, high in (("min_area", 0, 1), ("fill_holes", 0, 1), ("feather", 0, 200), ("confidence", 0, 64)):

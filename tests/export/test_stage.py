@@ -17,9 +17,10 @@ import torch
 
 from export import stage
 from export.cli import main
-from export.exporter import ExportSettings, export_model, fold_batch_norm, store_half
+from export.exporter import export_model, fold_batch_norm, store_half
 from export.ort_format import write_ort
 from export.parity import measure_parity
+from export.settings import ExportSettings
 from tests.support.exports import SIZE, Exported
 from tests.support.paths import ROOT
 from tests.u2net.network.test_checkpoint import network

@@ -14,7 +14,8 @@ from typing import Any
 import onnx
 import pytest
 
-from export.exporter import ExportSettings, export_model, fold_batch_norm
+from export.exporter import export_model, fold_batch_norm
+from export.settings import ExportSettings
 from tests.u2net.network.test_checkpoint import network
 
 __all__ = ["SIZE", "Exported", "exported"]

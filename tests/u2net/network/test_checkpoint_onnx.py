@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 
-from export.exporter import ExportSettings, export_model, fold_batch_norm, store_half
+from export.exporter import export_model, fold_batch_norm, store_half
 from export.passes import ImageInterface
+from export.settings import ExportSettings
 from tests.support.exports import SIZE, Exported
 from tests.u2net.network.test_checkpoint import network, refused
 from u2net.errors import CheckpointError
