@@ -202,6 +202,6 @@ def _progress(items: Any, total: int) -> Iterator[Any]:
             yield item
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
     return application.run(argv)

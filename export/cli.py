@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,6 +100,6 @@ def _line(path: str, sidecar: dict[str, Any]) -> str:
     return f"{path}  {sidecar['size_bytes']:,} bytes, {parity}sha256 {sidecar['sha256'][:12]}"
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
     return application.run(argv)

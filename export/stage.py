@@ -52,8 +52,8 @@ def export_checkpoint(
     With `fp16` a second model with float16 weights is written beside it (`fp32.onnx` → `fp16.onnx`), with `ort` the
     first one in onnxruntime's own format as well. Nothing is written unless parity holds. `model` is the name that the
     weights must have; without `weights`, its own are taken (`own_weights`). Where the sidecars say that all of it is
-    there as asked, nothing is done unless `force`; `tell` gets a line that says so, or what changed. Raises the `U2NetError` of whatever goes
-    wrong.
+    there as asked, nothing is done unless `force`; `tell` gets a line that says so, or what changed. Raises the
+    `U2NetError` of whatever goes wrong.
     """
     settings = settings or ExportSettings()
     target = check_path(out)

@@ -8,18 +8,20 @@ import sys
 import pytest
 
 from tests.support.paths import ROOT
+from u2net.cli import load
 
 COMMANDS = [
     "u2net",
     "u2net weights",
     "u2net weights fetch",
+    "u2net cutout",
     "datasets",
     "datasets list",
     "datasets preview",
     "datasets make",
     "datasets check",
     "export",
-    "export.ort_format",
+    "export ort",
     "quantize",
     "quantize sensitivity",
     "quantize ablation",
@@ -58,7 +60,7 @@ def _run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help(command: str) -> None:
     result = _run(command, "--help")
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("usage: python -m " + command.split()[0])
+    assert result.stdout.lower().startswith("usage: python -m " + command.split()[0])
     assert len(result.stdout) > 150
     assert result.stderr == ""
 
@@ -69,3 +71,10 @@ def test_nonsense_is_refused_without_a_traceback(command: str) -> None:
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
     assert "error: " in result.stderr.splitlines()[-1]
+
+
+def test_every_stage_is_mounted() -> None:
+    """The program finds every stage, and its line of help is that stage's own subject."""
+    for name in ("export", "datasets", "weights"):
+        application = load(name)
+        assert application is not None and application.summary, name

@@ -99,7 +99,7 @@ def asked(
     request: dict[str, Any] = {f"settings.{name}": value for name, value in settings.items()}
     request |= {f"inputs.{name}": value for name, value in inputs.items()}
     request |= {f"libraries.{name}": metadata.version(name) for name in libraries}
-    return json.loads(canonical_json(request | {"code": digest.hexdigest()}))  # type: ignore[no-any-return]
+    return json.loads(canonical_json(request | {"code": digest.hexdigest()}))
 
 
 def changed(artifact: str | os.PathLike[str], request: Mapping[str, Any]) -> list[str]:

@@ -52,7 +52,7 @@ def load(name: str) -> Application | None:
         except ModuleNotFoundError:
             continue
         if found is not None:
-            return import_module(f"{candidate}.cli").application
+            return getattr(import_module(f"{candidate}.cli"), "application", None)
     return None
 
 
@@ -109,4 +109,6 @@ Everywhere:
   --json         print the result as JSON
   --quiet, -q    only errors
   --version      the version
-  --install-completion, --show-completion    of commands and options in your shell"""
+  --install-completion, --show-completion    of commands and options in your shell
+
+Exit status: 0 all went well, 1 something failed or was refused, 2 the command itself was wrong."""

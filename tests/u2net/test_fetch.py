@@ -15,6 +15,8 @@ import pytest
 
 from u2net import fetch
 from u2net.errors import ConfigError, DownloadError, OutputError
+from u2net.weights_cli import application
+from u2net.zoo import PUBLIC_WEIGHTS
 
 DATA = bytes(range(256)) * 1200  # 307,200 bytes: several blocks
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -256,9 +258,9 @@ def test_two_at_once_do_not_mix(mirror: Mirror, tmp_path: Path):
 def published(mirror: Mirror, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """`small` is `DATA`, on the local mirror; returns the folder where weights are kept."""
     monkeypatch.setitem(
-        fetch.PUBLIC_WEIGHTS,
+        PUBLIC_WEIGHTS,
         "small",
-        replace(fetch.PUBLIC_WEIGHTS["small"], size_bytes=len(DATA), sha256=SHA256, urls=(f"{mirror.url}/file",)),
+        replace(PUBLIC_WEIGHTS["small"], size_bytes=len(DATA), sha256=SHA256, urls=(f"{mirror.url}/file",)),
     )
     monkeypatch.setenv("U2NET_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
@@ -266,13 +268,13 @@ def published(mirror: Mirror, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 def test_command_fetches_once(mirror: Mirror, published: Path, capsys: pytest.CaptureFixture[str]):
     for _ in range(2):
-        assert fetch.main(["fetch", "small", "--json"]) == 0
+        assert application.run(["fetch", "small", "--json"]) == 0
         facts = json.loads(capsys.readouterr().out)
         assert facts["sha256"] == SHA256
         assert Path(facts["path"]) == published / "u2netp.onnx"
         assert Path(facts["path"]).read_bytes() == DATA
     assert len(mirror.asked) == 1
-    assert fetch.main(["list", "--json"]) == 0
+    assert application.run(["list", "--json"]) == 0
     here = {row["name"]: row["path"] for row in json.loads(capsys.readouterr().out)}
     assert here == {"small": str(published / "u2netp.onnx"), "full": None, "human": None}
 
@@ -280,21 +282,21 @@ def test_command_fetches_once(mirror: Mirror, published: Path, capsys: pytest.Ca
 def test_command_replaces_a_damaged_file(mirror: Mirror, published: Path):
     published.mkdir()
     (published / "u2netp.onnx").write_bytes(DATA[:-1] + b"?")
-    assert fetch.main(["fetch", "small"]) == 0
+    assert application.run(["fetch", "small"]) == 0
     assert (published / "u2netp.onnx").read_bytes() == DATA
 
 
 def test_command_takes_another_place_and_mirror(mirror: Mirror, published: Path, tmp_path: Path):
     out = tmp_path / "cache" / "small.onnx"
-    assert fetch.main(["fetch", "small", "--out", str(out), "--url", f"{mirror.url}/moved"]) == 0
+    assert application.run(["fetch", "small", "--out", str(out), "--url", f"{mirror.url}/moved"]) == 0
     assert out.read_bytes() == DATA
 
 
 def test_command_fails_in_one_line(mirror: Mirror, published: Path, capsys: pytest.CaptureFixture[str]):
-    assert fetch.main(["fetch", "small", "--url", f"{mirror.url}/gone"]) == 1
+    assert application.run(["fetch", "small", "--url", f"{mirror.url}/gone"]) == 1
     said = capsys.readouterr().err
-    assert said.startswith("weights: ") and said.count("\n") == 1 and "404" in said
-    assert fetch.main(["fetch", "small", "--out", "a\nb"]) == 1
+    assert said.startswith("error: ") and said.count("\n") == 1 and "404" in said
+    assert application.run(["fetch", "small", "--out", "a\nb"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -304,6 +306,6 @@ def test_unknown_name():
 
 
 def test_published_constants_are_well_formed():
-    for weights in fetch.PUBLIC_WEIGHTS.values():
+    for weights in PUBLIC_WEIGHTS.values():
         assert re.fullmatch(r"[0-9a-f]{64}", weights.sha256) and re.fullmatch(r"[0-9a-f]{32}", weights.md5)
         assert all(url.startswith("https://") and url.endswith(weights.file_name) for url in weights.urls)
