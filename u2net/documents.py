@@ -43,7 +43,7 @@ AnyDocument = TypeVar("AnyDocument", bound=Document)
 def read_json(
     path: str | os.PathLike[str], kind: type[AnyDocument], error: type[U2NetError] = ArtifactError
 ) -> AnyDocument:
-    """The JSON document at `path`. Raises `error` where it cannot be read, is no such document, or of another schema."""
+    """The JSON document at `path`; `error` where it cannot be read, is no such document, or of another schema."""
     return _read(path, kind, error, lambda data, wanted: msgspec.json.decode(data, type=wanted))
 
 
