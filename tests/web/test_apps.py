@@ -55,8 +55,8 @@ def package(web_dist: Path, packed_bundle: Path) -> Path:
         shutil.copyfile(WEB / name, folder / name)
     dist = folder / "dist"
     inputs = [web_dist / "dist" / ".built", packed_bundle / "manifest.json"]
-    script = ["node", WEB / "scripts" / "build.mjs", "--package", "--model", packed_bundle, "--dist", dist]
-    run_once(dist / ".built", inputs, *script, cwd=WEB)
+    arguments = ("--package", "--model", packed_bundle, "--dist", dist)
+    run_once(dist / ".built", inputs, "node", WEB / "scripts" / "build.mjs", *arguments, cwd=WEB)
     pack = f"npm pack --ignore-scripts --silent && mv u2net-remover-*.tgz {tarball.name}"
     run_once(tarball, [dist / ".built"], "sh", "-c", pack, cwd=folder)
     return tarball
