@@ -65,8 +65,8 @@ build/engine/.built: $(wildcard engine/src/*.c engine/src/*.h) engine/build.py |
 $(BUILD)/int8.u2e: $(BUILD)/int8.onnx $(wildcard engine/*.py) | $(VENV)
 	$(PY) -m engine pack $< $(if $(CALIB),--calib $(CALIB)) --out $@
 
-eval: $(BUILD)/int8.onnx $(NODE) chromium | $(VENV) ## mask quality and browser latency → build/report/report.html
-	$(PY) -m eval $(BUILD)/fp32.onnx $< $(if $(EVAL),--data $(EVAL)) --policy eval/policy.toml --out build/report
+eval: $(BUILD)/int8.u2e build/engine/.built $(NODE) chromium | $(VENV) ## mask quality and browser latency → build/report/report.html
+	$(PY) -m eval $(BUILD)/fp32.onnx $(BUILD)/int8.onnx $< $(if $(EVAL),--data $(EVAL)) --policy eval/policy.toml --out build/report
 
 gate: | $(VENV) ## fail where the report breaks eval/policy.toml
 	$(PY) -m eval gate build/report/report.json --policy eval/policy.toml --markdown build/report/report.md

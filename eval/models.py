@@ -25,6 +25,7 @@ from u2net.preprocess import resize_for_network, to_tensor
 __all__ = ["Candidate", "GraphFacts", "TransferSizes", "candidates", "graph_facts", "transfer_sizes"]
 
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
+PACKED_SUFFIX = ".u2e"
 #: Brotli's highest setting takes two seconds a megabyte; above this the next best (2 % larger) has to do.
 BROTLI_11_UP_TO_BYTES = 2 << 20
 INTEGER_CONVOLUTIONS = ("QLinearConv", "ConvInteger")
@@ -42,6 +43,11 @@ class Candidate:
         """Whether it is a torch checkpoint, which has quality but no latency in a browser."""
         return self.path.suffix in CHECKPOINT_SUFFIXES
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether it is a file of the project's own engine, which runs in browsers and Node and not in onnxruntime."""
+        return self.path.suffix == PACKED_SUFFIX
+
     @cached_property
     def sha256(self) -> str:
         """Hexadecimal SHA-256 of the file."""
@@ -49,8 +55,8 @@ class Candidate:
 
     @cached_property
     def graph(self) -> GraphFacts:
-        """What the ONNX file says of itself. Raises `ModelError`."""
-        return graph_facts(self.path)
+        """What the file says of itself. Raises `ModelError`."""
+        return packed_facts(self.path) if self.is_packed else graph_facts(self.path)
 
     def feed(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """What the model takes for the picture uint8 (H, W, 3): float32 (1, 3, s, s) or uint8 (1, s, s, 4)."""
@@ -75,16 +81,21 @@ def candidates(paths: Sequence[str | os.PathLike[str]]) -> list[Candidate]:
     if len(set(resolved)) < len(resolved):
         raise ConfigError("the same model is named twice")
     for depth in range(2, max(len(path.parts) for path in resolved) + 1):
-        names = ["/".join([*path.parts[-depth:-1], path.stem]).lstrip("/") for path in resolved]
+        names = ["/".join([*path.parts[-depth:-1], _label(path)]).lstrip("/") for path in resolved]
         if len(set(names)) == len(names):
             return [Candidate(name, path) for name, path in zip(names, checked, strict=True)]
     names = ["/".join(path.parts[-2:]) for path in resolved]  # same folder and stem, other suffix
     return [Candidate(name, path) for name, path in zip(names, checked, strict=True)]
 
 
+def _label(path: Path) -> str:
+    """`int8.onnx` is int8, and what was packed from it int8.u2e: they are judged side by side."""
+    return path.name if path.suffix == PACKED_SUFFIX else path.stem
+
+
 @dataclass(frozen=True)
 class GraphFacts:
-    """What an ONNX file says of itself.
+    """What a model file says of itself.
 
     `interface` is "tensor" (float32 (1, 3, size, size)) or "image" (uint8 (1, size, size, 4)). `gmacs` counts the
     multiplications of all convolutions, in 10⁹; `integer_share` is the part of them that runs in 8-bit integers.
@@ -166,6 +177,48 @@ def graph_facts(path: str | os.PathLike[str]) -> GraphFacts:
         integer_share=integer / total,
         dead_convolutions=tuple(dead),
         metadata=metadata,
+    )
+
+
+def packed_facts(path: str | os.PathLike[str]) -> GraphFacts:
+    """What a file of the engine says of itself; channels that fill up to four count as multiplications too.
+
+    Raises `ModelError` where it is none, or not of square pictures.
+    """
+    from engine.format import OperatorKind, read_model
+
+    try:
+        model = read_model(Path(path).read_bytes())
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    height, width = model.input_size
+    if height != width or model.output_size != model.input_size:
+        raise ModelError(f"{path} takes pictures of {width}×{height}; only square ones are judged")
+    total = integer = parameters = 0
+    for operator in model.operators:
+        output = model.buffers[operator.output.buffer]
+        taps = {
+            OperatorKind.STEM: 3 * operator.integers[0] ** 2 * operator.output.channels,
+            OperatorKind.CONVOLUTION: 9 * operator.input.channels * operator.output.channels,
+            OperatorKind.SIDE: 9 * operator.input.channels,
+        }.get(operator.kind, 0)
+        parameters += taps
+        total += taps * output.height * output.width
+        integer += taps * output.height * output.width * (operator.kind == OperatorKind.CONVOLUTION)
+    return GraphFacts(
+        interface="tensor",
+        size=height,
+        input_name="input",
+        output_name="alpha",
+        opset=0,
+        nodes=len(model.operators),
+        parameters=parameters,
+        gmacs=total / 1e9,
+        integer_share=integer / total if total else 0.0,
+        dead_convolutions=(),
+        metadata={},
     )
 
 

@@ -159,6 +159,12 @@ class Predictor:
     def __init__(self, candidate: Candidate) -> None:
         self.name = candidate.name
         self._saliency: Callable[[ByteArray], npt.NDArray[np.float32]]
+        if candidate.is_packed:
+            from engine.runtime import EngineSession
+
+            engine = EngineSession(candidate.path)
+            self._saliency = lambda rgb: engine.run(to_tensor(rgb, engine.input_size[0]))
+            return
         if not candidate.is_checkpoint:
             from u2net.infer import Session
 

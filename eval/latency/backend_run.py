@@ -58,6 +58,8 @@ class BackendRun:
         """Cold starts of each model alone, then interleaved rounds of all together."""
         models = self.prepared.models
         for index, model in enumerate(models):
+            if not self.backend.runs(model.is_packed):
+                continue
             progress(f"{self.backend.title}: {model.name} cold", index / (2 * len(models)))
             entry: dict[str, Any] = {"status": "measured"}
             self.record["models"][model.name] = entry
@@ -69,7 +71,8 @@ class BackendRun:
             except Refused as error:
                 entry |= {"status": "failed", "reason": str(error)}
         if not self.running:
-            raise EngineError("no model runs here: " + self.record["models"][models[0].name]["reason"])
+            reasons = [entry["reason"] for entry in self.record["models"].values()]
+            raise EngineError("no model runs here: " + (reasons or ["it runs none of this kind"])[0])
         self.times = {index: [] for index in self.running}
         engine = self._open()
         try:
@@ -144,14 +147,15 @@ class BackendRun:
             engine = self._open()
             try:
                 try:
-                    session_ms = engine.call("load", {"index": index})["session_ms"]
+                    loaded = engine.call("load", {"index": index})
                     first_run_ms = engine.call("run", self.prepared.question(index, 0))["ms"]
                 except EngineDied:
                     raise
                 except EngineError as error:
                     raise Refused(str(error)) from error
-                heap = self._check(engine)["heap_bytes"]
-                starts.append((self.engine_start_ms, session_ms, first_run_ms, heap or 0))
+                heap = loaded.get("heap_bytes") or self._check(engine)["heap_bytes"]
+                start_ms = loaded.get("engine_start_ms", self.engine_start_ms)
+                starts.append((start_ms, loaded["session_ms"], first_run_ms, heap or 0))
             finally:
                 engine.close()
         start, session, first, heap = np.median(np.array(starts, float), axis=0)

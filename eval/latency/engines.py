@@ -68,6 +68,10 @@ class Backend:
     threaded: bool
     title: str
 
+    def runs(self, packed: bool) -> bool:
+        """Whether it runs models of that kind: packed ones need the project's own engine, here of one thread."""
+        return not packed or (self.kind in ("page", "node") and self.provider == "wasm" and not self.threaded)
+
     def threads(self, wanted: int) -> int:
         """How many threads it is to use where `wanted` are to be had."""
         return wanted if self.threaded else 1

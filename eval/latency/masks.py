@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from engine.runtime import EngineSession
 from u2net.errors import ModelError
 from u2net.files import write_bytes
 from u2net.preprocess import resize_bilinear
@@ -32,12 +33,19 @@ def decode(answer: dict[str, Any]) -> MaskArray:
 
 
 def reference_masks(prepared: Prepared, origin: str) -> list[list[MaskArray]]:
-    """Native onnxruntime's masks, per model and picture. Raises `ModelError` where a model does not run there."""
+    """Native onnxruntime's masks, per model and picture; of packed models the engine's own, outside of a browser.
+
+    Raises `ModelError` where a model does not run there.
+    """
     engine = BACKENDS["native"].open(origin)
     try:
         engine.call("start", {"provider": "cpu", "threads": 1})
         masks = []
         for index, model in enumerate(prepared.models):
+            if model.is_packed:
+                session = EngineSession(model.path)
+                masks.append([session.run(feed) for feed in prepared.feeds[index]])
+                continue
             try:
                 engine.call("load", {"index": index})
                 answers = [

@@ -18,6 +18,7 @@ __all__ = ["BenchServer", "ServerError"]
 
 BROWSER_FOLDER = Path(__file__).parent.parent / "browser"
 ENGINE_FOLDER = BROWSER_FOLDER / "node_modules" / "onnxruntime-web" / "dist"
+OWN_ENGINE = Path(__file__).parent.parent.parent / "build" / "engine" / "engine.wasm"
 CONTENT_TYPES = {".html": "text/html; charset=utf-8", ".mjs": "text/javascript", ".wasm": "application/wasm"}
 
 
@@ -28,8 +29,8 @@ class ServerError(U2NetError):
 class BenchServer:
     """Serves until closed. `origin` is `http://127.0.0.1:port`; port 0 takes any free one.
 
-    `/` is the page, `/bench/` its scripts, `/ort/` the engine, `/models/<i>` and `/inputs/<i>/<picture>` what
-    `model` and `feed` return. Raises `ServerError` where the port is in use.
+    `/` is the page, `/bench/` its scripts, `/ort/` and `/own/` the engines, `/models/<i>` and `/inputs/<i>/<picture>`
+    what `model` and `feed` return. Raises `ServerError` where the port is in use.
     """
 
     def __init__(
@@ -43,6 +44,8 @@ class BenchServer:
                     return (BROWSER_FOLDER / name).read_bytes(), CONTENT_TYPES[".mjs"]
                 case ["ort", name] if Path(name).suffix in (".mjs", ".wasm") and (ENGINE_FOLDER / name).is_file():
                     return (ENGINE_FOLDER / name).read_bytes(), CONTENT_TYPES[Path(name).suffix]
+                case ["own", OWN_ENGINE.name]:
+                    return OWN_ENGINE.read_bytes(), CONTENT_TYPES[".wasm"]
                 case ["models", key]:
                     return model(key), "application/octet-stream"
                 case ["inputs", index, picture]:
