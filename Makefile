@@ -18,6 +18,9 @@ VENV  := .venv/.toolchain
 DEV   := .venv/.dev
 NODE  := eval/browser/node_modules/.package-lock.json
 
+# npm asks its registry for its own newest version unless it is told not to.
+export NPM_CONFIG_UPDATE_NOTIFIER := false
+
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .PHONY: help setup export quantize engine eval gate publish web demo sensitivity compare-int8 bench gallery preview fuzz chromium \

@@ -72,7 +72,7 @@ def _is_quantized(model: Path) -> bool:
 
 
 def _convert(source: Path, folder: Path) -> Path:
-    from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort
+    from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort  # noqa: TID251  # u2net is imported
 
     said = io.StringIO()
     logging.getLogger("ort_format_model.utils").setLevel(logging.ERROR)
@@ -89,7 +89,7 @@ def _convert(source: Path, folder: Path) -> Path:
 
 def _difference(first: Path, second: Path) -> float:
     """Largest difference of the two models' first outputs, relative to their range, on one random input."""
-    import onnxruntime
+    from u2net.runtime import onnxruntime
 
     results = []
     for path in (first, second):

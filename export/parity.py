@@ -58,7 +58,7 @@ def measure_parity(
     Raises `QualityError` where any value differs by more than `limit` or an 8-bit alpha by more than one level; with
     `limit` None differences are measured and allowed. A dynamic graph is compared at a second, oblong size as well.
     """
-    import onnxruntime
+    from u2net.runtime import onnxruntime
 
     proto = _with_float_alpha(proto)
     options = onnxruntime.SessionOptions()

@@ -182,7 +182,7 @@ def _ours(method: str) -> Callable[[_Bench], tuple[onnx.ModelProto, FloatGraph]]
 
 def _onnxruntime(method: str) -> Callable[[_Bench], tuple[onnx.ModelProto, FloatGraph]]:
     def make(bench: _Bench) -> tuple[onnx.ModelProto, FloatGraph]:
-        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static  # noqa: TID251  # u2net is imported
 
         chunk = next(size for size in range(CHUNK, 0, -1) if len(bench.calibration) % size == 0)
         with tempfile.TemporaryDirectory(prefix="compare-") as folder:

@@ -25,7 +25,7 @@ def open_session(
     With `fuse` quantized operators become integer kernels as they do in deployment; without it they are computed in
     float as written. `optimized` saves the graph as the runtime has rewritten it. Raises `ModelError`.
     """
-    import onnxruntime
+    from u2net.runtime import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -8,6 +8,7 @@ Names are imported when they are first used, so that `import u2net` costs nothin
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from .errors import U2NetError
     from .infer import Session
     from .remover import Cutout, Remover
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime reads it when it is imported; see `runtime`
 
 __all__ = ["Background", "Cutout", "Decoded", "Remover", "Session", "U2NetError", "load_image"]
 

@@ -460,6 +460,7 @@ def run_ray(tasks: Sequence[Task], settings: BatchSettings, jobs: int | None = N
     of workers, by default as many as the cluster has cores; each takes one core. Raises `ConfigError` where Ray is not
     installed.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nightly builds of Ray report unless they are told not to
     try:
         import ray
         import ray.data

@@ -22,7 +22,7 @@ from .onnx_scan import OnnxSummary, scan
 from .preprocess import normalise, resize_for_network
 
 if TYPE_CHECKING:
-    import onnxruntime
+    from .runtime import onnxruntime
 
 __all__ = ["Session", "available_cores"]
 
@@ -124,7 +124,7 @@ def _read_model(path: Path) -> bytes:
 
 def _start_engine(data: bytes, threads: int) -> onnxruntime.InferenceSession:
     try:
-        import onnxruntime
+        from .runtime import onnxruntime
     except ImportError as error:
         raise ModelError(f"onnxruntime is not installed ({error})") from error
     options = onnxruntime.SessionOptions()

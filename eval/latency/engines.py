@@ -145,6 +145,7 @@ class PageEngine:
         self._driver: Any = None
         self._browser: Any = None
         switches = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+        switches += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # no other host can be looked up
         if gpu:
             switches += ["--enable-unsafe-webgpu", "--enable-features=Vulkan"]
         if gpu and software_gpu:

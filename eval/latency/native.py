@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
+
+from u2net.runtime import onnxruntime as ort
 
 NUMPY_TYPES = {"uint8": np.uint8, "float32": np.float32}
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper
 
@@ -15,6 +14,7 @@ from export.exporter import store_half
 from export.passes import HalfWeights
 from tests.support.exports import SIZE, Exported
 from u2net.errors import ModelError
+from u2net.runtime import onnxruntime
 
 pytest_plugins = ["tests.support.exports"]
 

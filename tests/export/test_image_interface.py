@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
 
 from export.passes import ImageInterface
 from tests.support.exports import SIZE, Exported
 from u2net.errors import ModelError
 from u2net.preprocess import normalise
+from u2net.runtime import onnxruntime
 
 pytest_plugins = ["tests.support.exports"]
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 
@@ -28,6 +27,7 @@ from u2net.artifact import verify_artifact
 from u2net.errors import ArtifactError, ConfigError, OutputError, QualityError
 from u2net.network.checkpoint import load_checkpoint, save_checkpoint
 from u2net.network.model import REBNCONV
+from u2net.runtime import onnxruntime
 from u2net.zoo import own_weights
 
 pytest_plugins = ["tests.support.exports"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 
 from export.passes import StridedStem
+from u2net.runtime import onnxruntime
 
 
 def unshuffling(factor: int, channels: int = 3, perm: tuple[int, ...] = (0, 1, 3, 5, 2, 4)) -> onnx.ModelProto:

@@ -315,7 +315,7 @@ def _check_agreement(data: bytes, model: U2Net, file: Path, limit: float) -> Non
 
     Both run on one picture. Graphs that take something else than `tensor` or `image` input are not compared.
     """
-    import onnxruntime
+    from u2net.runtime import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4

@@ -228,7 +228,7 @@ def test_bias_may_be_an_addition(tmp_path: Path, model: U2Net, own: onnx.ModelPr
 
 def test_float16_graph_comes_back(tmp_path: Path, model: U2Net):
     """A graph that computes in float16 from end to end, as the usual converters make it."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: TID251  # u2net is imported
 
     proto = convert_float_to_float16(legacy(authors(model)), keep_io_types=False)
     assert proto.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT16

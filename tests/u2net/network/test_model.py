@@ -148,7 +148,7 @@ def test_small_reproduces_the_published_masks(shared: Path, small_weights: Path)
 
 
 def test_small_reproduces_the_published_masks_through_onnx(shared: Path, small_fp32: Path):
-    import onnxruntime
+    from u2net.runtime import onnxruntime
 
     session = onnxruntime.InferenceSession(small_fp32.read_bytes(), providers=["CPUExecutionProvider"])
     ious, maes = published_agreement(shared, lambda tensor: session.run(None, {"input": tensor})[0][0, 0])
