@@ -52,7 +52,7 @@ def measure_agreement(
 def _onnxruntime(model: onnx.ModelProto):  # type: ignore[no-untyped-def]
     """The model's map of a tensor, by onnxruntime."""
     try:
-        import onnxruntime
+        from u2net.runtime import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
