@@ -66,7 +66,7 @@ build/engine/.built: $(wildcard engine/src/*.c engine/src/*.h) engine/build.py |
 	@touch $@
 
 $(BUILD)/int8.u2e: $(BUILD)/int8.onnx $(wildcard engine/*.py) | $(VENV)
-	$(PY) -m engine pack $< $(if $(CALIB),--calib $(CALIB)) --out $@
+	$(PY) -m engine $< $(if $(CALIB),--calib $(CALIB)) --out $@
 
 eval: $(BUILD)/int8.u2e build/engine/.built $(NODE) chromium | $(VENV) ## mask quality and browser latency → build/report/report.html
 	$(PY) -m eval $(BUILD)/fp32.onnx $(BUILD)/int8.onnx $< $(if $(EVAL),--data $(EVAL)) --policy eval/policy.toml --out build/report

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import onnx
 
+import engine
 from datasets.calibration import calibration_images
-from u2net.artifact import write_sidecar
+from u2net.artifact import asked, changed, read_sidecar, sidecar_path, verify_artifact, write_sidecar
 from u2net.errors import ConfigError, ModelError, OutputError
 from u2net.files import check_path, sha256_file, write_bytes
 
@@ -18,6 +20,7 @@ from .format import VERSION, write_model
 from .graph import read_graph
 from .pack import PackedModel, pack_network
 from .runtime import EngineSession
+from .settings import PackSettings
 
 __all__ = ["pack_file", "pack_model"]
 
@@ -32,32 +35,40 @@ def pack_model(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> P
 def pack_file(
     path: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    size: tuple[int, int] | None = None,
+    settings: PackSettings | None = None,
     *,
     pictures: str | os.PathLike[str] | None = None,
-    count: int = 8,
+    force: bool = False,
     progress: Callable[[str], None] = lambda what: None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Pack the int8 ONNX model at `path` into `out`, a `.u2e` file, and return the sidecar written beside it.
 
-    The file is run before it is written: on `count` pictures of the folder `pictures`, or of the procedural set, its
-    maps are compared with onnxruntime's. Raises `ModelError` for what the engine cannot run, `QualityError` where the
-    maps differ.
+    The file is run before it is written: on pictures of the folder `pictures`, or of the procedural set, its maps are
+    compared with onnxruntime's. Where the sidecar already says what is asked for nothing is done, unless `force`.
+    Raises `ModelError` for what the engine cannot run, `QualityError` where the maps differ, `ArtifactError` where the
+    model is not what its own sidecar says.
     """
+    settings = settings or PackSettings()
     target = check_path(out)
     if target.suffix != ".u2e":
         raise ConfigError(f"the output is a .u2e file, not {target.name}")
-    progress("reading the model")
+    model = _read(path)
+    if sidecar_path(path).exists():
+        verify_artifact(path)
+    chosen = calibration_images(pictures, settings.count)
+    inputs = {"model": sha256_file(path), "pictures": chosen.sha256()}
+    request = asked(asdict(settings), inputs, LIBRARIES, (engine,))
+    reasons = changed(target, request)
+    if not reasons and not force:
+        tell(f"{target.name} is up to date")
+        return read_sidecar(target)
+    progress("packing")
     try:
-        model = onnx.load(os.fspath(path), load_external_data=False)
-    except Exception as error:  # protobuf raises its own family
-        raise ModelError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error
-    try:
-        packed = pack_model(model, size)
+        packed = pack_model(model, settings.size)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     file = write_model(packed.model)
-    chosen = calibration_images(pictures, count)
     progress(f"comparing with onnxruntime on {len(chosen)} pictures")
     agreement = measure_agreement(model, file, chosen)
     write_bytes(target, file)
@@ -66,7 +77,7 @@ def pack_file(
             target,
             stage="engine",
             settings={"format_version": VERSION, "input_size": list(packed.model.input_size)},
-            inputs={"model": sha256_file(path), "pictures": chosen.sha256()},
+            inputs=inputs,
             figures={
                 "agreement": agreement,
                 "arena_bytes": packed.model.arena_bytes,
@@ -74,7 +85,15 @@ def pack_file(
                 "bounds": packed.bounds.as_figures(),
             },
             libraries=LIBRARIES,
+            request=request,
         )
     except OutputError:
         target.unlink(missing_ok=True)  # a model without its sidecar is half a result
         raise
+
+
+def _read(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    try:
+        return onnx.load(os.fspath(path), load_external_data=False)
+    except Exception as error:  # protobuf raises its own family
+        raise ModelError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from error

@@ -26,6 +26,8 @@ COMMANDS = [
     "quantize sensitivity",
     "quantize ablation",
     "quantize compare",
+    "engine",
+    "engine build",
     "eval",
     "eval gate",
     "eval baseline",
@@ -65,7 +67,7 @@ def test_help(command: str) -> None:
     assert result.stderr == ""
 
 
-@pytest.mark.parametrize("command", ["u2net", "datasets", "export", "quantize", "eval", "train", "publish"])
+@pytest.mark.parametrize("command", ["u2net", "datasets", "export", "quantize", "engine", "eval", "train", "publish"])
 def test_nonsense_is_refused_without_a_traceback(command: str) -> None:
     result = _run(command, "--no-such-option")
     assert result.returncode == 2
@@ -75,6 +77,6 @@ def test_nonsense_is_refused_without_a_traceback(command: str) -> None:
 
 def test_every_stage_is_mounted() -> None:
     """The program finds every stage, and its line of help is that stage's own subject."""
-    for name in ("export", "datasets", "weights"):
+    for name in ("export", "engine", "datasets", "weights"):
         application = load(name)
         assert application is not None and application.summary, name
