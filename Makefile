@@ -1,7 +1,7 @@
 # A folder is a stage, a stage is a command, a command is a target. `make export quantize` is the main job, `make test`
 # the proof. Every target sets up what it needs: the Python environment in .venv, npm packages under their lock files.
 
-MODEL  ?= lite
+MODEL  ?= small-fast
 CALIB  ?=
 EVAL   ?=
 COUNT  ?= 64

@@ -35,7 +35,7 @@ def export(
     out: Annotated[Path, typer.Option(metavar="FILE.onnx", help="where the model goes")],
     settings: ExportSettings,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="lite, small, full, …: refuse weights of another model")
+        str | None, typer.Option(metavar="NAME", help="small-fast, lite, small, …: refuse weights of another model")
     ] = None,
     weights: Annotated[
         Path | None,

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from u2net.errors import OutputError
+from u2net.zoo import DEFAULT_MODEL
 
 __all__ = ["build_wheel"]
 
@@ -21,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCE_DATE_EPOCH = "1580601600"
 
 
-def build_wheel(out: Path, model: Path | None = None, model_name: str = "lite") -> Path:
+def build_wheel(out: Path, model: Path | None = None, model_name: str = DEFAULT_MODEL) -> Path:
     """Build the wheel into the folder `out` and return its path.
 
     `model`, an ONNX file, becomes `u2net/models/<model_name>.onnx` in the wheel, where the runner looks first. Raises

@@ -1,7 +1,7 @@
 """U²-Net background removal: the network, its checkpoints, and a runner that cuts subjects out of pictures.
 
     from u2net import Remover
-    Remover("lite.onnx").cutout("photo.jpg").save("cutout.png")
+    Remover("small-fast.onnx").cutout("photo.jpg").save("cutout.png")
 
 Names are imported when they are first used, so that `import u2net` costs nothing.
 """

@@ -1,7 +1,7 @@
 """Cutting out: a picture in, its subject with alpha out.
 
 from u2net import Remover
-Remover("lite.onnx").cutout("photo.jpg").save("cutout.png")
+Remover("small-fast.onnx").cutout("photo.jpg").save("cutout.png")
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from .foreground import estimate_foreground
 from .infer import Session
 from .postprocess import BALANCED, Refinement, matte
 from .preprocess import min_max
+from .zoo import DEFAULT_MODEL
 
 __all__ = ["Cutout", "Remover", "default_model"]
 
@@ -31,13 +32,15 @@ FloatArray = npt.NDArray[np.float32]
 
 #: Where a model is looked for when none is named, in this order: the one that the wheel carries, then what the
 #: pipeline has built under the working folder.
-_PACKAGED = Path(__file__).parent / "models" / "lite.onnx"
-_BUILT = tuple(Path("build") / model / f"{form}.onnx" for model in ("lite", "small") for form in ("int8", "fp32"))
+_PACKAGED = Path(__file__).parent / "models"  # in a wheel of a bundle: the one model that it brings
+_BUILT = tuple(
+    Path("build") / model / f"{form}.onnx" for model in (DEFAULT_MODEL, "small", "lite") for form in ("int8", "fp32")
+)
 
 
 def default_model() -> Path:
     """The model used when none is named. Raises `ModelError`, saying how to make one, where there is none."""
-    for path in (_PACKAGED, *_BUILT):
+    for path in (*sorted(_PACKAGED.glob("*.onnx")), *_BUILT):
         if path.is_file():
             return path
     raise ModelError("no model found: name one with --model, or make one with 'make export quantize'")

@@ -27,7 +27,7 @@ __all__ = [
     "own_weights",
 ]
 
-DEFAULT_MODEL = "lite"  # what is exported, run and published where nothing else is named
+DEFAULT_MODEL = "small-fast"  # what is exported, run and published where nothing else is named
 ALIASES = {"u2net": "full", "u2netp": "small"}  # what others call our models
 WEIGHTS = Path(__file__).resolve().parent / "weights"  # the project's own, in the repository
 

@@ -256,7 +256,7 @@ def test_no_model_says_how_to_make_one(
     from u2net import remover
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(remover, "_PACKAGED", tmp_path / "none.onnx")
+    monkeypatch.setattr(remover, "_PACKAGED", tmp_path)
     assert main([str(photo(tmp_path / "a.png"))]) == 1
     assert "make export quantize" in capsys.readouterr().err
 
