@@ -81,7 +81,7 @@ def host(unpacked: Path, photograph: Path) -> Iterator[WebHost]:
 
 
 def corner_and_centre(page: Page) -> list[int]:
-    return page.evaluate(  # type: ignore[no-any-return]
+    return page.evaluate(
         """async () => {
           const image = document.querySelector('img');
           while (!image.src.startsWith('blob:')) await new Promise((wake) => setTimeout(wake, 50));

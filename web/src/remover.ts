@@ -1,6 +1,6 @@
 /** The page's end: one small object in front of a worker, or in front of the pipeline itself. */
 import type { BundleChoice } from "./bundle.js";
-import { ConfigError, DisposedError, fromMessage, line, WorkerError } from "./errors.js";
+import { ConfigError, DisposedError, EngineError, fromMessage, line, WorkerError } from "./errors.js";
 import { type AnyConvertOptions, type AnyCutoutOptions, checkBundle, checkConvert, checkCutout, checkRemover } from "./options.js";
 import { type Picture, type Sendable, sendable } from "./picture.js";
 import type { AnyConvertResult, AnyCutoutResult, CreateOptions } from "./pipeline.js";
@@ -149,7 +149,10 @@ class WorkerWorkshop implements Workshop {
     } catch (error) {
       // An aborted download still saves what has come, so that the next visit can go on from there.
       setTimeout(() => link.stop(new DisposedError("this remover could not be created")), signal?.aborted ? 1000 : 0);
-      throw error;
+      // Of what some bundlers make of ONNX Runtime, threads cannot be started, which it blames on the model.
+      if (!(error instanceof EngineError) || create.threads === 1 || !globalThis.crossOriginIsolated) throw error;
+      const [second, info] = await WorkerWorkshop.#start({ ...create, threads: 1 }, onProgress, signal, make);
+      return [second, { ...info, threadsReason: `threads failed: ${error.message}` }];
     }
   }
 
