@@ -48,28 +48,24 @@ $(DEV): $(VENV)
 
 # ---- the pipeline -------------------------------------------------------------------------------------------------
 
-export: $(BUILD)/fp32.onnx ## checkpoint → build/MODEL/fp32.onnx, fp16.onnx, .ort, proven against PyTorch
+# A stage looks for itself whether its output is what it is asked for: file times decide nothing, so these always run.
 
-$(BUILD)/fp32.onnx: $(WEIGHTS) $(wildcard export/*.py export/passes/*.py) u2net/network/model.py u2net/network/checkpoint.py u2net/network/onnx_import.py | $(VENV)
-	$(PY) -m export --model $(MODEL) --weights $(WEIGHTS) --fp16 --ort --out $@
+export: $(WEIGHTS) | $(VENV) ## checkpoint → build/MODEL/fp32.onnx, fp16.onnx, .ort, proven against PyTorch
+	$(PY) -m export --model $(MODEL) --weights $(WEIGHTS) --fp16 --ort --out $(BUILD)/fp32.onnx
 
-quantize: $(BUILD)/int8.onnx $(BUILD)/int8.u2e ## float ONNX → build/MODEL/int8.onnx with the same masks, int8.u2e for the engine
+quantize: export ## float ONNX → build/MODEL/int8.onnx with the same masks, int8.u2e for the engine
+	$(PY) -m quantize $(BUILD)/fp32.onnx $(if $(CALIB),--calib $(CALIB)) --count $(COUNT) --out $(BUILD)/int8.onnx
+	$(PY) -m engine $(BUILD)/int8.onnx $(if $(CALIB),--calib $(CALIB)) --out $(BUILD)/int8.u2e
 
-$(BUILD)/int8.onnx: $(BUILD)/fp32.onnx $(wildcard quantize/*.py) | $(VENV)
-	$(PY) -m quantize $< $(if $(CALIB),--calib $(CALIB)) --count $(COUNT) --out $@
-
-engine: build/engine/.built $(BUILD)/int8.u2e ## the engine, and MODEL as the file that it runs
+engine: build/engine/.built quantize ## the engine, and MODEL as the file that it runs
 
 build/engine/.built: $(wildcard engine/src/*.c engine/src/*.h) engine/build.py | $(VENV)
 	$(PY) -m engine build --out build/engine/engine.wasm
 	$(PY) -m engine build --threads --out build/engine/engine-threads.wasm
 	@touch $@
 
-$(BUILD)/int8.u2e: $(BUILD)/int8.onnx $(wildcard engine/*.py) | $(VENV)
-	$(PY) -m engine $< $(if $(CALIB),--calib $(CALIB)) --out $@
-
-eval: $(BUILD)/int8.u2e build/engine/.built $(NODE) chromium | $(VENV) ## mask quality and browser latency → build/report/report.html
-	$(PY) -m eval $(BUILD)/fp32.onnx $(BUILD)/int8.onnx $< $(if $(EVAL),--data $(EVAL)) --policy eval/policy.toml --out build/report
+eval: quantize build/engine/.built $(NODE) chromium ## mask quality and browser latency → build/report/report.html
+	$(PY) -m eval $(BUILD)/fp32.onnx $(BUILD)/int8.onnx $(BUILD)/int8.u2e $(if $(EVAL),--data $(EVAL)) --policy eval/policy.toml --out build/report
 
 gate: | $(VENV) ## fail where the report breaks eval/policy.toml
 	$(PY) -m eval gate build/report/report.json --policy eval/policy.toml --markdown build/report/report.md
@@ -79,7 +75,7 @@ publish: web | $(VENV) ## the bundle → dist/
 
 web: web/dist/.built ## the browser package and the demo
 
-demo: web $(BUILD)/int8.u2e | $(VENV) ## the demo page with MODEL on http://localhost:8000
+demo: quantize web ## the demo page with MODEL on http://localhost:8000
 	$(PY) web/scripts/make_bundle.py --u2e $(BUILD)/int8.u2e --reference $(BUILD)/fp32.onnx --out web/demo-dist/model
 	$(PY) -m http.server --bind 127.0.0.1 --directory web/demo-dist 8000
 
@@ -107,8 +103,8 @@ tests/publish/transformers_js/node_modules/.package-lock.json: tests/publish/tra
 
 # ---- measurements that take longer than a test may ----------------------------------------------------------------
 
-sensitivity: $(BUILD)/fp32.onnx | $(VENV) ## what each layer costs in masks when it becomes int8
-	$(PY) -m quantize sensitivity $< $(if $(CALIB),--calib $(CALIB)) --out $(BUILD)/sensitivity
+sensitivity: export ## what each layer costs in masks when it becomes int8
+	$(PY) -m quantize sensitivity $(BUILD)/fp32.onnx $(if $(CALIB),--calib $(CALIB)) --out $(BUILD)/sensitivity
 
 compare-int8: | $(VENV) ## this project beside onnxruntime's quantize_static and NNCF, on the same pictures
 	$(MAKE) export MODEL=small
@@ -116,14 +112,14 @@ compare-int8: | $(VENV) ## this project beside onnxruntime's quantize_static and
 	$(PY) -m quantize compare build/small/fp32.onnx $(if $(CALIB),--calib $(CALIB)) $(if $(EVAL),--data $(EVAL)/images) \
 	  --count 16 --check 60 --out build/small/compare
 
-bench: $(BUILD)/int8.onnx $(NODE) chromium | $(DEV) ## speed of the metrics, the runner and the models
+bench: quantize $(NODE) chromium | $(DEV) ## speed of the metrics, the runner and the models
 	$(PY) -m eval bench $(if $(EVAL),--data $(EVAL))
-	$(PY) -m eval latency $(BUILD)/fp32.onnx $< $(if $(EVAL),--data $(EVAL))
-	$(PY) -m eval.throughput --model $<
-	$(PY) -m eval.edges --model $<
+	$(PY) -m eval latency $(BUILD)/fp32.onnx $(BUILD)/int8.onnx $(if $(EVAL),--data $(EVAL))
+	$(PY) -m eval.throughput --model $(BUILD)/int8.onnx
+	$(PY) -m eval.edges --model $(BUILD)/int8.onnx
 
-gallery: $(BUILD)/int8.onnx | $(VENV) ## a contact sheet of cut-outs to look at
-	$(PY) -m eval.gallery --model $< $(if $(EVAL),--data $(EVAL)) --out build/gallery
+gallery: quantize ## a contact sheet of cut-outs to look at
+	$(PY) -m eval.gallery --model $(BUILD)/int8.onnx $(if $(EVAL),--data $(EVAL)) --out build/gallery
 
 preview: | $(VENV) ## a page of procedural scenes → build/procedural.png
 	$(PY) -m datasets preview --out build/procedural.png

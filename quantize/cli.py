@@ -55,7 +55,15 @@ def _quantize(words: Sequence[str]) -> int:
     from .pipeline import quantize_file
 
     with _progress() as report:
-        sidecar = quantize_file(arguments.model, arguments.out, arguments.calib, settings, report)
+        sidecar = quantize_file(
+            arguments.model,
+            arguments.out,
+            arguments.calib,
+            settings,
+            report,
+            force=arguments.force,
+            tell=lambda text: print(text, file=sys.stderr),
+        )
     if arguments.json:
         print(json.dumps(sidecar, indent=2, sort_keys=True))
     else:
@@ -75,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
         "model", metavar="FLOAT.onnx", type=Path, help="the float model, as `python -m export` makes it"
     )
     parser.add_argument("--out", metavar="FILE.onnx", type=Path, required=True, help="where the int8 model goes")
+    parser.add_argument("--force", action="store_true", help="quantize again, even if nothing has changed")
     _add_pictures(parser)
     how = parser.add_argument_group("how")
     how.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy.typing as npt
 import onnx
 
 from datasets.calibration import CalibrationImages, calibration_images
-from u2net.artifact import sidecar_path, verify_artifact, write_sidecar
+from u2net.artifact import asked, changed, read_sidecar, sidecar_path, verify_artifact, write_sidecar
 from u2net.errors import ConfigError, DataError, OutputError, QualityError
 from u2net.files import atomic_path, check_path, sha256_file
 
@@ -201,11 +202,15 @@ def quantize_file(
     calib: str | os.PathLike[str] | None = None,
     settings: QuantizeSettings | None = None,
     progress: Progress = _silent,
+    *,
+    force: bool = False,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Quantize the float model `source` to `out` and return the sidecar that was written beside it.
 
     `calib` is a folder of pictures, None the procedural set. Raises the `U2NetError` of whatever goes wrong, and then
-    leaves nothing behind: neither a model nor a sidecar of an earlier run is touched.
+    leaves nothing behind: neither a model nor a sidecar of an earlier run is touched. Where the sidecar of `out` says
+    that it is what is asked for, nothing is done unless `force`; `tell` gets a line that says so, or what changed.
     """
     settings = settings or QuantizeSettings()
     source, target = check_path(source), check_path(out)
@@ -215,12 +220,20 @@ def quantize_file(
         raise ConfigError("the output would overwrite the float model")
     if sidecar_path(source).exists():
         verify_artifact(source)
-    graph = load_graph(source)
     pictures = calibration_images(calib, settings.count, settings.seed)
     others = check_pictures(calib, settings)
+    identities = {"model": sha256_file(source), "calibration": pictures.identity(), "check": others.identity()}
+    request = asked(_recorded(settings), identities, LIBRARIES, (sys.modules[__package__],))
+    reasons = changed(target, request)
+    if not reasons and not force:
+        tell(f"{target.name}: up to date")
+        return read_sidecar(target)
+    if target.exists():
+        tell(f"quantizing again: {', '.join(reasons) or 'as asked'}")
+    graph = load_graph(source)
     check_inputs = network_inputs(graph, others)
     if settings.format == "fp16":
-        return _write_half(graph, source, target, others, settings, progress)
+        return _write_half(graph, source, target, others, settings, request, progress)
     prepared = prepare(graph, pictures, settings, progress)
     reference = _float_maps(source, graph, check_inputs, settings, progress)
     found = quantize_graph(prepared, check_inputs, reference, settings, progress)
@@ -232,7 +245,7 @@ def quantize_file(
         "check": {"source": others.source, "pictures": len(others)},
     }
     inputs = {"model": sha256_file(source), "calibration": pictures.sha256(), "check": others.sha256()}
-    return _write(found.model, target, settings, inputs, figures)
+    return _write(found.model, target, settings, inputs, figures, request)
 
 
 def _float_maps(
@@ -248,6 +261,7 @@ def _write_half(
     target: Path,
     others: CalibrationImages,
     settings: QuantizeSettings,
+    request: dict[str, Any],
     progress: Progress,
 ) -> dict[str, Any]:
     """Weights in float16, arithmetic in float32."""
@@ -264,18 +278,32 @@ def _write_half(
     if float(agreed.iou.mean()) < settings.floor:
         raise QualityError(f"float16 weights agree with float to a mean IoU of {float(agreed.iou.mean()):.4f} only")
     figures = {"agreement": agreed.summary(), "check": {"source": others.source, "pictures": len(others)}}
-    return _write(half, target, settings, {"model": sha256_file(source), "check": others.sha256()}, figures)
+    return _write(half, target, settings, {"model": sha256_file(source), "check": others.sha256()}, figures, request)
+
+
+def _recorded(settings: QuantizeSettings) -> dict[str, Any]:
+    return {name: value for name, value in asdict(settings).items() if name != "threads"}
 
 
 def _write(
-    model: onnx.ModelProto, target: Path, settings: QuantizeSettings, inputs: dict[str, str], figures: dict[str, Any]
+    model: onnx.ModelProto,
+    target: Path,
+    settings: QuantizeSettings,
+    inputs: dict[str, str],
+    figures: dict[str, Any],
+    request: dict[str, Any],
 ) -> dict[str, Any]:
-    recorded = {name: value for name, value in asdict(settings).items() if name != "threads"}
     with atomic_path(target) as temporary:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
     try:
         return write_sidecar(
-            target, stage="quantize", settings=recorded, inputs=inputs, figures=figures, libraries=LIBRARIES
+            target,
+            stage="quantize",
+            settings=_recorded(settings),
+            inputs=inputs,
+            figures=figures,
+            libraries=LIBRARIES,
+            request=request,
         )
     except OutputError:
         target.unlink(missing_ok=True)  # a model without its sidecar is half a result

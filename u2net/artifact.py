@@ -94,7 +94,7 @@ def asked(
     digest = hashlib.sha256()
     for module in code:
         folder = Path(str(module.__file__)).parent
-        for path in sorted(folder.rglob("*.py")):
+        for path in sorted(p for p in folder.rglob("*") if p.suffix in (".py", ".c", ".h")):
             digest.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes())
     request: dict[str, Any] = {f"settings.{name}": value for name, value in settings.items()}
     request |= {f"inputs.{name}": value for name, value in inputs.items()}
