@@ -23,7 +23,7 @@ export NPM_CONFIG_UPDATE_NOTIFIER := false
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup export quantize engine eval gate publish web demo sensitivity compare-int8 bench gallery preview fuzz chromium \
+.PHONY: help setup export quantize engine eval gate publish web demo sensitivity compare-int8 bench gallery preview fuzz chromium browsers \
         lint test lock clean
 
 help: ## this list
@@ -134,6 +134,12 @@ chromium: | $(VENV)
 	@test -n "$$CHROME_PATH" || command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
 	  ls ~/.cache/ms-playwright/chromium* >/dev/null 2>&1 || $(PY) -m playwright install --with-deps chromium || \
 	  { apt-get update -qq && apt-get install -y -qq chromium; }
+
+# What takes long or needs much: the three browser engines, and the package in applications of webpack and Next.
+browsers: web chromium | $(DEV) ## the browser package in Chromium, Firefox and WebKitGTK (Debian), and in webpack and Next
+	command -v firefox-esr >/dev/null && test -x /usr/lib/*/webkit2gtk-4.1/MiniBrowser && command -v xvfb-run >/dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends firefox-esr webkit2gtk-driver xvfb xauth dbus; }
+	OMP_NUM_THREADS=1 U2NET_BROWSERS=1 $(PY) -m pytest tests/web/test_browsers.py tests/web/test_apps.py
 
 lint: | $(DEV) ## ruff and mypy
 	$(PY) -m ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import queue
 import re
 import socket
 import threading
@@ -38,6 +39,7 @@ class WebHost:
     compression: str | None = None  # "br" or "gzip": sends the `.br` or `.gz` siblings where there are some
     sent_bytes: int = 0  # of bodies
     requests: list[tuple[str, str, str]] = field(default_factory=list)  # method, path, Range
+    answered: queue.Queue[bytes] = field(default_factory=queue.Queue)  # what pages have posted to /answer
     port: int = 0
     _connections: list[socket.socket] = field(default_factory=list)
 
@@ -76,7 +78,9 @@ class WebHost:
                 host._answer(self)
 
             def do_POST(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if self.path == "/answer":
+                    host.answered.put(body)
                 host._answer(self)
 
         self._server = Server(("127.0.0.1", self.port), Handler)

@@ -132,29 +132,25 @@ async function start(module: WebAssembly.Module, model: Uint8Array, path: string
 }
 
 /** A worker of this worker's own file, which waits for work in the shared memory; undefined where it does not start. */
-function startHelper(task: HelperTask): Promise<Worker | undefined> {
+async function startHelper(task: HelperTask): Promise<Worker | undefined> {
+  // Bundlers write this file as a module or not, and nothing tells from the inside.
+  return (await startWorker(task, "module")) ?? (await startWorker(task, "classic"));
+}
+
+function startWorker(task: HelperTask, type: "module" | "classic"): Promise<Worker | undefined> {
   return new Promise((resolve) => {
     try {
-      const worker = new Worker(location.href, { type: isModule() ? "module" : "classic", name: HELPER_NAME });
+      const worker = new Worker(location.href, { type, name: HELPER_NAME });
       setTimeout(() => resolve(worker), HELPERS_MS);
       worker.onmessage = () => resolve(worker);
       worker.onerror = (event) => {
         event.preventDefault();
+        worker.terminate();
         resolve(undefined);
       };
       worker.postMessage(task);
     } catch {
-      resolve(undefined);
+      resolve(undefined); // WebKitGTK lets no worker of a worker have the memory
     }
   });
-}
-
-/** Whether this worker's file is a module, as which bundlers may or may not write it: only a classic one may import scripts. */
-function isModule(): boolean {
-  try {
-    (globalThis as unknown as { importScripts(): void }).importScripts();
-    return false;
-  } catch {
-    return true;
-  }
 }

@@ -1,0 +1,208 @@
+"""The package in the browsers that are installed: Chromium, Firefox and WebKitGTK (`make browsers` installs them).
+
+    python -m tests.web.test_browsers [MODEL]    # time of build/MODEL beside onnxruntime-web, in each, interleaved
+
+A browser opens a page, which does the work and posts what it found back to its host: no driver is needed.
+"""
+
+# ruff: noqa: F811 – pytest's fixtures are imported and then named as parameters
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.format import read_model
+from engine.reference import run_reference
+from tests.support.paths import ROOT
+from tests.support.web_browser import STRICT, WEB, chromium_path, make_bundle, packed_bundle, web_dist  # noqa: F401
+from tests.support.web_host import WebHost
+from tests.web.test_package import scene
+from u2net.postprocess import FAST, matte
+from u2net.preprocess import to_tensor
+
+MINI_BROWSER = Path("/usr/lib/x86_64-linux-gnu/webkit2gtk-4.1/MiniBrowser")
+BROWSERS = ("chromium", "firefox", "webkit")
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("web")]
+
+CUT_OUT = """
+const { createRemover } = await import('/pages/remover.js');
+const say = (answer) => fetch('/answer', { method: 'POST', body: JSON.stringify(answer) });
+try {
+  const photo = await (await fetch('/photo.png')).blob();
+  const answer = { masks: [], infos: [], outputs: {} };
+  for (const options of [{ threads: 1 }, { threads: 2 }, { mode: 'main' }]) {
+    const remover = await createRemover({ base: '/model/', ...options });
+    const { alpha, subject } = await remover.cutout(photo, { maskOnly: true, refine: 'fast' });
+    answer.masks.push(Array.from(alpha.data));
+    answer.infos.push(remover.info);
+    answer.subject = subject;
+    if (options.threads === 2) {
+      for (const output of ['png', 'jpeg', 'alpha', 'webp', 'bitmap']) {
+        const made = await remover.cutout(photo, { output, crop: true }).catch((error) => error);
+        answer.outputs[output] = made.code ?? made.image.type ?? 'ImageBitmap';
+      }
+      answer.failure = await remover.cutout(new Blob(['no picture'])).catch((error) => error.code);
+      answer.after = (await remover.cutout(photo)).width;
+    }
+    await remover.dispose();
+  }
+  await say(answer);
+} catch (error) {
+  await say({ error: String(error) + (error.stack ?? '') });
+}
+"""
+
+
+def command(browser: str, url: str, profile: Path) -> list[str] | None:
+    """What opens `url`; None where the browser is not installed."""
+    if browser == "chromium":
+        path = chromium_path()
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={profile}"]
+        return [path, *flags, url] if path else None
+    if browser == "firefox":
+        found = shutil.which("firefox-esr") or shutil.which("firefox")
+        return [found, "--headless", "--no-remote", "--profile", str(profile), url] if found else None
+    if MINI_BROWSER.exists() and shutil.which("xvfb-run") and shutil.which("dbus-run-session"):
+        return ["xvfb-run", "-a", "dbus-run-session", "--", str(MINI_BROWSER), url]
+    return None
+
+
+def ask(browser: str, host: WebHost, timeout_s: float) -> dict[str, Any] | None:
+    """What the page at / of `host` answers in `browser`; None where that is not installed."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+        opened = command(browser, f"{host.origin}/", Path(home) / "profile")
+        if opened is None:
+            return None
+        (Path(home) / "profile").mkdir()
+        environment = {
+            **os.environ,
+            "HOME": home,
+            "WEBKIT_DISABLE_COMPOSITING_MODE": "1",
+            "WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS": "1",  # it wants user namespaces, which containers lack
+        }
+        with subprocess.Popen(
+            opened,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ) as process:
+            try:
+                answer = host.answered.get(timeout=timeout_s)
+            finally:
+                os.killpg(process.pid, signal.SIGKILL)
+    parsed: dict[str, Any] = json.loads(answer)
+    assert "error" not in parsed, parsed
+    return parsed
+
+
+def page_of(script: str) -> dict[str, str]:
+    return {"/": f"<!doctype html><title>test</title><script type='module'>{script}</script>"}
+
+
+INLINE = STRICT["Content-Security-Policy"].replace("script-src", "script-src 'unsafe-inline'")
+
+
+@pytest.mark.parametrize("browser", BROWSERS)
+def test_masks_and_files(browser: str, packed_bundle: Path, web_dist: Path, tmp_path: Path) -> None:
+    """In each browser: the mask of the engine's reference, on one thread, on two, and on the page; every output."""
+    image = scene(333, 241)
+    image.save(tmp_path / "photo.png")
+    mounts = {"/pages/": web_dist / "test-dist", "/model/": packed_bundle, "/photo.png": tmp_path / "photo.png"}
+    headers = {**STRICT, "Content-Security-Policy": INLINE}
+    with WebHost(mounts, headers=headers, pages=page_of(CUT_OUT)) as host:
+        answer = ask(browser, host, 120)
+    if answer is None:
+        pytest.skip(f"{browser} is not installed")
+    assert [info["backend"] for info in answer["infos"]] == ["engine"] * 3
+    threads = [info["threads"] for info in answer["infos"]]
+    if browser == "webkit":  # WebKitGTK lets no worker of a worker have the memory, which is said
+        assert threads[1] == 2 or "could not be started" in answer["infos"][1]["threadsReason"]
+    else:
+        assert threads == [1, 2, 1], answer["infos"][1].get("threadsReason")
+    model = read_model((packed_bundle / "int8.u2e").read_bytes())
+    expected = matte(np.asarray(image), run_reference(model, to_tensor(np.asarray(image), 320)[0]), FAST)
+    first = np.array(answer["masks"][0])
+    difference = np.abs(first.reshape(expected.shape) - expected)
+    assert difference.max() <= 5
+    assert (difference <= 1).mean() > 0.99
+    assert all(np.array_equal(first, mask) for mask in answer["masks"])
+    # WebKit cannot write WebP, and says so.
+    assert answer["outputs"].pop("webp") in ("image/webp", "encode")
+    wanted = {"png": "image/png", "jpeg": "image/jpeg", "alpha": "image/png", "bitmap": "ImageBitmap"}
+    assert answer["outputs"] == wanted
+    assert answer["failure"] == "unsupported-image"
+    assert answer["after"] == 333
+
+
+SIDE_BY_SIDE = """
+const { createRemover } = await import('/pages/remover.js');
+const say = (answer) => fetch('/answer', { method: 'POST', body: JSON.stringify(answer) });
+try {
+  const { photos, rounds } = await (await fetch('/task.json')).json();
+  const worker = () => new Worker('/pages/worker.js', { type: 'module' });
+  const removers = {}, times = {}, start = {};
+  for (const [name, base] of [['engine', '/packed/'], ['onnxruntime', '/onnx/']]) {
+    const begin = performance.now();
+    removers[name] = await createRemover({ base, worker, threads: 1 });
+    start[name] = performance.now() - begin;
+    times[name] = [];
+    if (!removers[name].info.backend.startsWith(name)) throw new Error(JSON.stringify(removers[name].info));
+  }
+  const pictures = await Promise.all(photos.map(async (url) => (await fetch(url)).blob()));
+  for (let round = 0; round < rounds; round++) {
+    for (const name of Object.keys(removers)) {
+      const picture = pictures[round % pictures.length];
+      const { timings } = await removers[name].cutout(picture, { maskOnly: true, refine: 'fast' });
+      times[name].push(timings.inferenceMs);
+    }
+  }
+  await say({ times, start, agent: navigator.userAgent });
+} catch (error) {
+  await say({ error: String(error) + (error.stack ?? '') });
+}
+"""
+
+
+def main(model: str = "small-fast", rounds: int = 25) -> None:
+    """Print, for each browser, the time of one picture in the engine and in onnxruntime-web, int8, one thread."""
+    from tests.support.paths import SHARED
+
+    built = ROOT / "build" / model
+    photos = sorted((SHARED / "data" / "eval" / "images").glob("*.jpg"))[::75][:4]
+    packed = make_bundle("side-packed", "--u2e", built / "int8.u2e", "--reference", built / "fp32.onnx")
+    onnx = make_bundle("side-onnx", "--int8", built / "int8.onnx", "--reference", built / "fp32.onnx", "--runtime")
+    with tempfile.TemporaryDirectory() as folder:
+        task = Path(folder) / "task.json"
+        task.write_text(json.dumps({"photos": [f"/{photo.name}" for photo in photos], "rounds": rounds}))
+        mounts = {"/pages/": WEB / "test-dist", "/packed/": packed, "/onnx/": onnx, "/task.json": task}
+        mounts |= {f"/{photo.name}": photo for photo in photos}
+        for browser in BROWSERS:
+            with WebHost(mounts, headers={}, pages=page_of(SIDE_BY_SIDE)) as host:
+                answer = ask(browser, host, 280)
+            if answer is None:
+                print(f"{browser}: not installed")
+                continue
+            engine, runtime = answer["times"]["engine"], answer["times"]["onnxruntime"]
+            ratio = statistics.median(b / a for a, b in zip(engine, runtime, strict=True))
+            print(
+                f"{browser} {model}: engine {statistics.median(engine):.1f} ms (least {min(engine):.1f}), "
+                f"onnxruntime-web {statistics.median(runtime):.1f} (least {min(runtime):.1f}), {ratio:.2f} times as fast; "
+                f"start {answer['start']['engine']:.0f} against {answer['start']['onnxruntime']:.0f} ms"
+            )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "small-fast")
