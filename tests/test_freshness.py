@@ -71,7 +71,7 @@ def test_quantize_is_done_once_and_again_when_asked_for_something_else(tmp_path:
         ("export WEIGHTS=README.md", "-m export --model"),
         ("quantize CALIB=docs COUNT=8", "-m quantize build/lite/fp32.onnx --calib docs --count 8"),
         ("quantize", "-m engine build/lite/int8.onnx"),
-        ("eval EVAL=docs", "-m eval build/lite/fp32.onnx build/lite/int8.onnx --data docs"),
+        ("eval EVAL=docs", "-m eval build/lite/fp32.onnx build/lite/int8.onnx build/lite/int8.u2e --data docs"),
     ],
 )
 def test_make_asks_the_stage_whatever_is_built(target: str, command: str) -> None:
