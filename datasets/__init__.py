@@ -1,6 +1,6 @@
 """Where pictures come from: folders, known public sets, a procedural set with exact mattes, calibration sampling."""
 
-from .calibration import CalibrationImages, calibration_images
+from .calibration import CalibrationImages, CalibrationSplit, calibration_images, calibration_split
 from .folder import ImageFolder, ImageRecord, PairFolder, PairRecord
 from .public import PUBLIC_SETS, PublicSet, open_public
 from .synthetic import KINDS, Scene, SyntheticSet
@@ -9,6 +9,7 @@ __all__ = [
     "KINDS",
     "PUBLIC_SETS",
     "CalibrationImages",
+    "CalibrationSplit",
     "ImageFolder",
     "ImageRecord",
     "PairFolder",
@@ -17,5 +18,6 @@ __all__ = [
     "Scene",
     "SyntheticSet",
     "calibration_images",
+    "calibration_split",
     "open_public",
 ]

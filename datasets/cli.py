@@ -16,6 +16,7 @@ from u2net.commandline import Application, progress, result
 from u2net.errors import ConfigError, OutputError
 from u2net.files import atomic_path, canonical_json, check_path
 
+from .masks import MASK_VALUES_HELP
 from .public import PUBLIC_SETS
 
 __all__ = ["application", "main"]
@@ -30,6 +31,7 @@ Size = Annotated[str, typer.Option(metavar="WxH", help="pixels of a scene")]
 Kind = Annotated[
     str | None, typer.Option(metavar="KIND", help="only scenes that show this: hair, translucent, hard, …")
 ]
+MaskValues = Annotated[str | None, typer.Option(metavar="VALUES", help=MASK_VALUES_HELP)]
 DEFAULT_SIZE = "480x360"
 
 
@@ -168,8 +170,9 @@ def check(
     partial: Annotated[
         bool, typer.Option("--partial", help="do not mind a number of pairs other than the set's")
     ] = False,
+    mask_values: MaskValues = None,
 ) -> None:
-    """Check that every picture has a mask of its size, and that a public set is complete and laid out as it says."""
+    """Check that every picture has a mask of its size that can be read in one way, and that a public set is whole."""
     from .folder import PairFolder
     from .public import open_public
 
@@ -179,7 +182,9 @@ def check(
         pairs: Sequence[Any] = open_public(public, folder, complete=not partial)
         sets = {public: len(pairs)}
     else:
-        pairs = found = PairFolder(folder)
+        pairs = found = PairFolder(folder, mask_values=mask_values)
+        with progress() as report:
+            found.check_masks(lambda done: report("reading masks", done, len(found)))
         sets = {name: len(records) for name, records in found.sets().items()}
     parts = ", ".join(f"{name} {count:,}" for name, count in sets.items())
     text = f"{folder}: {len(pairs):,} pairs" + (f" ({parts})" if len(sets) <= 12 else "")

@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
-from u2net.decode import MAX_PIXELS, load_image
-from u2net.errors import DataError, ImageError, U2NetError
+from u2net.decode import load_image
+from u2net.errors import DataError, ImageError
 from u2net.files import check_path
 
-__all__ = ["IMAGE_SUFFIXES", "MASK_THRESHOLD", "ImageFolder", "ImageRecord", "PairFolder", "PairRecord"]
+from .masks import MASK_THRESHOLD, check_mask_values, read_mask
+
+__all__ = ["IMAGE_SUFFIXES", "MASK_THRESHOLD", "ImageFolder", "ImageRecord", "PairFolder", "PairRecord", "some"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-#: Ground truth is what is brighter than this, in 8 bits.
-MASK_THRESHOLD = 128
 #: Faults that one error message names before it says "and N more".
 NAMED_FAULTS = 3
 
@@ -55,9 +55,13 @@ class PairRecord(ImageRecord):
     """One picture and its mask."""
 
     mask_path: Path
+    mask_values: str | None = None  # what the mask holds, see `datasets.masks`; None: grey, beyond doubt
 
     def alpha(self) -> npt.NDArray[np.float32]:
-        """The mask as float32 (H, W) in [0, 1], not binarised. Raises `ImageError`, and `DataError` on a wrong size."""
+        """The mask as float32 (H, W) in [0, 1], not binarised.
+
+        Raises `ImageError`, and `DataError` on a wrong size or a mask that can be read in two ways.
+        """
         return self._grey().astype(np.float32) / np.float32(255)
 
     def mask(self) -> npt.NDArray[np.bool_]:
@@ -65,7 +69,7 @@ class PairRecord(ImageRecord):
         return self._grey() > MASK_THRESHOLD
 
     def _grey(self) -> ByteArray:
-        grey = _load_grey(self.mask_path)
+        grey = read_mask(self.mask_path, self.mask_values)
         width, height = _oriented_size(self.image_path)
         if grey.shape != (height, width):
             raise DataError(_mismatch(self.mask_path, (grey.shape[1], grey.shape[0]), (width, height)))
@@ -106,8 +110,8 @@ class PairFolder(Sequence[PairRecord]):
     """Pictures and masks paired by stem: `path/images/a.jpg` with `path/masks/a.png`.
 
     `images` and `masks` name the two folders below `path`. Every picture must have exactly one mask of its size; masks
-    without a picture are faults too, unless `extra_masks` says that they may be passed over. Raises `DataError` naming
-    the first few faults.
+    without a picture are faults too, unless `extra_masks` says that they may be passed over. `mask_values` says what
+    masks hold that can be read in two ways (`datasets.masks`). Raises `DataError` naming the first few faults.
     """
 
     def __init__(
@@ -116,7 +120,9 @@ class PairFolder(Sequence[PairRecord]):
         images: str = "images",
         masks: str = "masks",
         extra_masks: bool = False,
+        mask_values: str | None = None,
     ) -> None:
+        check_mask_values(mask_values)
         self.path = check_path(path)
         for name in (images, masks):
             if not (self.path / name).is_dir():
@@ -128,14 +134,14 @@ class PairFolder(Sequence[PairRecord]):
         _refuse("pictures without a mask", self.path, [s for s in by_stem if s not in mask_by_stem])
         if not extra_masks:
             _refuse("masks without a picture", self.path, [s for s in mask_by_stem if s not in by_stem])
-        self.records = tuple(PairRecord(stem, file, mask_by_stem[stem]) for stem, file in by_stem.items())
+        self.records = tuple(PairRecord(stem, file, mask_by_stem[stem], mask_values) for stem, file in by_stem.items())
         faults = []
         for record in self.records:
             image_size, mask_size = _oriented_size(record.image_path), _oriented_size(record.mask_path)
             if image_size != mask_size:
                 faults.append(_mismatch(record.mask_path, mask_size, image_size))
         if faults:
-            raise DataError(_some(faults))
+            raise DataError(some(faults))
 
     def __len__(self) -> int:
         return len(self.records)
@@ -149,6 +155,19 @@ class PairFolder(Sequence[PairRecord]):
 
     def __iter__(self) -> Iterator[PairRecord]:
         return iter(self.records)
+
+    def check_masks(self, progress: Callable[[int], None] = lambda done: None) -> None:
+        """Decode every mask, so that a long run does not stop half-way at one. Raises `DataError` naming a few."""
+        faults = []
+        for done, record in enumerate(self.records, 1):
+            try:
+                record.mask()
+            except DataError as error:
+                faults.append(str(error))
+            progress(done)
+        if faults:
+            more = f" ({len(faults)} masks are like that)" if len(faults) > 1 else ""
+            raise DataError(faults[0] + more)
 
     def sets(self) -> dict[str, tuple[PairRecord, ...]]:
         """The records by `set_name`, in order of name."""
@@ -186,10 +205,11 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 def _refuse(what: str, path: Path, stems: list[str]) -> None:
     if stems:
-        raise DataError(f"{path} has {what}: {_some(stems, ', ')}")
+        raise DataError(f"{path} has {what}: {some(stems, ', ')}")
 
 
-def _some(items: list[str], separator: str = "; ") -> str:
+def some(items: list[str], separator: str = "; ") -> str:
+    """The first few of `items` and how many more there are."""
     text = separator.join(items[:NAMED_FAULTS])
     return text if len(items) <= NAMED_FAULTS else f"{text} and {len(items) - NAMED_FAULTS} more"
 
@@ -213,18 +233,3 @@ def _oriented_size(path: Path) -> tuple[int, int]:
 
 def _load_rgb(path: Path) -> ByteArray:
     return load_image(path).flattened()
-
-
-def _load_grey(path: Path) -> ByteArray:
-    """A mask as (H, W): its grey values as they are stored, without colour management."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise ImageError(f"the mask {path} is {image.width}×{image.height}, over {MAX_PIXELS:,} pixels")
-                return np.asarray(ImageOps.exif_transpose(image).convert("L"))
-    except U2NetError:
-        raise
-    except Exception as error:  # Pillow's parsers raise a dozen types on damaged files
-        raise ImageError(f"{path} cannot be read as a mask: {error}") from error

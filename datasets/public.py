@@ -128,14 +128,14 @@ def open_public(name: str, path: str | os.PathLike[str], complete: bool = True) 
 def _renamed(known: PublicSet, root: Path) -> Iterator[PairRecord]:
     images, masks = _layout(known, root)
     if not known.sequences:
-        for record in PairFolder(root, images, masks):
+        for record in PairFolder(root, images, masks, mask_values="grey"):
             yield replace(record, stem=f"{known.name}_{record.stem}")
         return
     videos = sorted(folder.name for folder in (root / images).iterdir() if folder.is_dir())
     if not videos:
         raise DataError(f"{root / images} holds no videos; {known.title} has one folder per video there")
     for video in videos:
-        for record in PairFolder(root, f"{images}/{video}", f"{masks}/{video}"):
+        for record in PairFolder(root, f"{images}/{video}", f"{masks}/{video}", mask_values="grey"):
             yield replace(record, stem=f"{known.name}_{video}-{record.stem}")
 
 

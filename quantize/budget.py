@@ -10,10 +10,10 @@ import numpy.typing as npt
 from u2net.errors import QualityError
 
 from .agreement import agreement, run_maps
-from .emit import Plan, emit
+from .emit import emit
 from .graph import FloatGraph
 from .inputs import NetworkInputs
-from .pipeline import Prepared, Progress
+from .plan import Plan, Prepared, Progress
 from .region import find_region
 from .sensitivity import layer_costs
 from .sessions import open_session
@@ -57,7 +57,7 @@ def meet_budget(
         candidate = without(graph, plan, names, reasons)
         model = emit(graph, candidate, settings.form)
         maps = run_maps(open_session(model, settings.threads, fuse=True), graph.input, inputs)
-        return candidate, float(agreement(reference, maps).iou.mean())
+        return candidate, agreement(reference, maps).iou_mean
 
     low, high = 0, len(ranked) - 1  # low is known to fail; at least one integer convolution remains
     best, reached = attempt(high)

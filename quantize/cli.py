@@ -52,7 +52,7 @@ def _quantize(words: Sequence[str]) -> int:
     parser = build_parser()
     arguments = parser.parse_args(words)
     settings = _settings(arguments)
-    from .pipeline import quantize_file
+    from .stage import quantize_file
 
     with _progress() as report:
         sidecar = quantize_file(
@@ -113,7 +113,12 @@ def build_parser() -> argparse.ArgumentParser:
     gates.add_argument(
         "--check", metavar="N", type=int, default=24, help="pictures to measure on, never calibrated on (default 24)"
     )
-    gates.add_argument("--floor", metavar="IOU", type=float, default=0.9, help="least mean mask IoU (default 0.9)")
+    gates.add_argument(
+        "--floor", metavar="IOU", type=float, default=0.9, help="least mean and pooled mask IoU (default 0.9)"
+    )
+    gates.add_argument(
+        "--max-mae", metavar="X", type=float, default=0.03, help="largest mean difference of the maps (default 0.03)"
+    )
     gates.add_argument(
         "--budget", metavar="iou=X", type=_budget, help="keep the fewest layers in float that reach this mean mask IoU"
     )
@@ -142,6 +147,7 @@ def _settings(arguments: argparse.Namespace) -> Any:
         seed=arguments.seed,
         check_count=arguments.check,
         floor=arguments.floor,
+        max_mae=arguments.max_mae,
         budget=arguments.budget,
         samples=FAST_SAMPLES if arguments.fast else QuantizeSettings.samples,
         keep_float=tuple(arguments.keep_float),
@@ -266,21 +272,32 @@ def _describe(path: Path, sidecar: dict[str, Any]) -> None:
     from rich.console import Console
 
     figures = sidecar["figures"]
-    agreed = figures["agreement"]
+    agreed, check = figures["agreement"], figures["check"]
     lines = [
         f"{path}  {sidecar['size_bytes']:,} bytes, sha256 {sidecar['sha256'][:12]}",
-        f"against float on {agreed['pictures']} pictures not calibrated on: mean IoU {agreed['iou_mean']:.4f}, "
-        f"5th percentile {agreed['iou_p5']:.4f}, MAE {agreed['mae_mean']:.4f}",
+        _agreed(f"{check['pictures']} pictures of {check['source']} that were not calibrated on", agreed),
     ]
+    if "agreement_on_scenes" in figures:
+        scenes = figures["agreement_on_scenes"]
+        lines.append(_agreed(f"{scenes['pictures']} procedural scenes", scenes))
     if figures.get("integer_convolutions"):
         kept = figures["float_convolutions"]
         lines.append(
             f"{figures['integer_convolutions']} of {figures['convolutions']} convolutions run in integer kernels, "
             f"{figures['integer_macs_share']:.1%} of the multiply-accumulates; in float: {', '.join(kept) or 'none'}"
         )
+    lines += [f"warning: {warning}" for warning in figures["warnings"]]
     console = Console(stderr=True)
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _agreed(what: str, figures: dict[str, Any]) -> str:
+    empty = f"; {figures['empty_pictures']} without a subject left out of the IoU" if figures["empty_pictures"] else ""
+    return (
+        f"against float on {what}: mean IoU {figures['iou_mean']:.4f}, pooled {figures['iou_pooled']:.4f}, "
+        f"5th percentile {figures['iou_p5']:.4f}, MAE {figures['mae_mean']:.4f}{empty}"
+    )
 
 
 def _one_line(text: str) -> str:

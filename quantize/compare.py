@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from datasets.calibration import CalibrationImages, calibration_images
+from datasets.calibration import CalibrationImages, CalibrationSplit, calibration_images, calibration_split
 from datasets.folder import ImageFolder
 from u2net.errors import ModelError
 
@@ -32,7 +32,8 @@ from .graph import FloatGraph, load_graph
 from .inputs import NetworkInputs, network_inputs
 from .kernels import count_kernels
 from .observe import observe
-from .pipeline import Progress, check_pictures, plan_of, repair
+from .pipeline import plan_of, prepare, repair
+from .plan import Progress
 from .region import float_reasons
 from .sessions import open_session
 from .settings import QuantizeSettings
@@ -83,10 +84,10 @@ class _Bench:
         self.settings = settings
         self.progress = progress
         self.graph: FloatGraph = load_graph(source)
-        pictures = calibration_images(calib, settings.count, settings.seed)
-        self.calibration: NetworkInputs = network_inputs(self.graph, pictures)
-        self.inputs: NetworkInputs = network_inputs(self.graph, _measured_pictures(calib, data, settings))
-        self.reference = self._maps(os.fspath(source), "running float")
+        pictures = _pictures(calib, data, settings)
+        self.calibration: NetworkInputs = network_inputs(self.graph, pictures.calibration)
+        self.inputs: NetworkInputs = network_inputs(self.graph, pictures.check)
+        self.reference = self._maps(self.graph.to_model(), "running float")
 
     def _maps(self, model: onnx.ModelProto | str, what: str) -> list[FloatArray]:
         session = open_session(model, self.settings.threads, fuse=True)
@@ -168,8 +169,6 @@ def _quiet() -> Iterator[None]:
 
 def _ours(method: str) -> Callable[[_Bench], tuple[onnx.ModelProto, FloatGraph]]:
     def make(bench: _Bench) -> tuple[onnx.ModelProto, FloatGraph]:
-        from .pipeline import prepare
-
         variant = replace(bench.settings, method=method)  # type: ignore[arg-type]
         pictures = bench.calibration.pictures
         assert isinstance(pictures, CalibrationImages)
@@ -242,16 +241,14 @@ def _nncf(bench: _Bench) -> tuple[onnx.ModelProto, FloatGraph]:
     return quantized, bench.graph
 
 
-def _measured_pictures(
+def _pictures(
     calib: str | os.PathLike[str] | None, data: str | os.PathLike[str] | None, settings: QuantizeSettings
-) -> CalibrationImages:
-    """A folder of pictures, or one with `images/` and `masks/` in it; else others of the calibration folder."""
+) -> CalibrationSplit:
+    """What is calibrated on, and what is measured on: the pictures of `data`, or else others of the same source."""
     if data is None:
-        return check_pictures(calib, settings)
-    folder = Path(data)
-    folder = folder / "images" if (folder / "images").is_dir() else folder
-    count = min(settings.check_count, len(ImageFolder(folder)))
-    return calibration_images(folder, count, settings.seed)
+        return calibration_split(calib, settings.count, settings.check_count, settings.seed)
+    measured = calibration_images(data, min(settings.check_count, len(ImageFolder(data))), settings.seed)
+    return CalibrationSplit(calibration_images(calib, settings.count, settings.seed), measured)
 
 
 def _table(rows: list[Row]) -> str:

@@ -8,10 +8,6 @@ whose 8-bit instructions saturate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
-
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -20,57 +16,12 @@ from onnx import helper
 from u2net.errors import ModelError
 
 from .graph import Conv, FloatGraph, make_model
-from .region import TYING, Region
+from .plan import ActivationRange, Format, Plan, QuantizedConv
+from .region import TYING
 
-__all__ = ["ActivationRange", "Format", "Plan", "QuantizedConv", "emit", "integer_bias"]
-
-Format = Literal["qdq", "qoperator", "weights", "simulate"]
+__all__ = ["emit", "integer_bias"]
 
 MICROSOFT_DOMAIN = "com.microsoft"
-
-
-@dataclass(frozen=True)
-class ActivationRange:
-    """Scale and zero point of a group of uint8 tensors: value = scale · (q − zero_point)."""
-
-    scale: float
-    zero_point: int
-
-    @property
-    def low(self) -> float:
-        """Smallest value that can be told."""
-        return -self.scale * self.zero_point
-
-    @property
-    def high(self) -> float:
-        """Largest value that can be told."""
-        return self.scale * (255 - self.zero_point)
-
-
-@dataclass(frozen=True)
-class QuantizedConv:
-    """Weights of one integer convolution: value = scale · q per output channel, q in [−127, 127]."""
-
-    weight: npt.NDArray[np.int8]  # (out_channels, in_channels, kernel height, kernel width)
-    scale: npt.NDArray[np.float32]  # (out_channels,)
-    bias: npt.NDArray[np.float32]  # (out_channels,), before it is rounded to multiples of input scale · weight scale
-
-    def dequantized(self) -> npt.NDArray[np.float32]:
-        """The weights that the integers stand for."""
-        return self.weight.astype(np.float32) * self.scale[:, None, None, None]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that quantization decided about a graph."""
-
-    region: Region
-    ranges: Mapping[int, ActivationRange]  # by group
-    convs: Mapping[str, QuantizedConv] = field(default_factory=dict)  # by name of the convolution
-
-    def range_of(self, tensor: str) -> ActivationRange:
-        """Scale and zero point of a quantized tensor."""
-        return self.ranges[self.region.group[tensor]]
 
 
 def integer_bias(conv: QuantizedConv, input_range: ActivationRange) -> tuple[npt.NDArray, npt.NDArray]:

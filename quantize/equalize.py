@@ -24,7 +24,7 @@ import numpy.typing as npt
 import onnx
 
 from .graph import Conv, FloatGraph
-from .observe import Observations
+from .observe import ELEMENTWISE, Observations
 from .region import Region
 
 __all__ = ["ChannelClasses", "EqualizeSettings", "channel_classes", "equalize", "scale_channels"]
@@ -32,8 +32,6 @@ __all__ = ["ChannelClasses", "EqualizeSettings", "channel_classes", "equalize", 
 FloatArray = npt.NDArray[np.float32]
 Array64 = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
-
-ELEMENTWISE = {"Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "Identity"}
 
 
 @dataclass(frozen=True)
@@ -200,7 +198,7 @@ def _error_model(
 ) -> tuple[list[_Layer], list[tuple[int, Index, Array64]], dict[int, tuple[Index, Array64]]]:
     """Its convolutions, its residual sums (group, classes, importance) and its groups (classes, ranges)."""
     importance = mask_importance(graph, observed)
-    mean, variance = _moments(graph, observed)
+    mean, variance = observed.moments(graph)
     layers = []
     for conv in graph.convs:
         if conv.input not in region.group:
@@ -231,7 +229,7 @@ def _error_model(
     for group, sources in region.sources.items():
         index, span = [], []
         for name in sources:
-            low, high = extremes(graph, observed, name)
+            low, high = observed.extremes(graph, name)
             index.append(classes.index[name])
             span.append(np.maximum(high, 0) - np.minimum(low, 0))
         spans[group] = (np.concatenate(index), np.concatenate(span).astype(np.float64))
@@ -329,45 +327,6 @@ def mask_importance(graph: FloatGraph, observed: Observations) -> dict[str, Arra
             elif channels == len(arrived):
                 reach[name] += arrived * active.get(node.output[0], 1.0)
     return reach
-
-
-def extremes(graph: FloatGraph, observed: Observations, source: str) -> tuple[FloatArray, FloatArray]:
-    """Smallest and largest value of each channel of a source tensor, after the ReLU if it has one."""
-    for conv in graph.convs:
-        if conv.output == source and conv.relu:
-            return np.maximum(observed.low[conv.preactivation], 0), np.maximum(observed.high[conv.preactivation], 0)
-    return observed.low[source], observed.high[source]
-
-
-def samples_of(graph: FloatGraph, observed: Observations, source: str) -> FloatArray:
-    """Sampled values (samples, channels) of a source tensor, after the ReLU if it has one."""
-    for conv in graph.convs:
-        if conv.output == source and conv.relu:
-            return np.maximum(observed.samples[conv.preactivation], 0)
-    return observed.samples[source]
-
-
-def _moments(graph: FloatGraph, observed: Observations) -> tuple[dict[str, Array64], dict[str, Array64]]:
-    """Mean and variance per channel of every tensor that follows from observed ones."""
-    mean: dict[str, Array64] = {}
-    variance: dict[str, Array64] = {}
-    for name, values in observed.samples.items():
-        mean[name], variance[name] = values.mean(0, dtype=np.float64), values.var(0, dtype=np.float64)
-    for conv in graph.convs:
-        if conv.relu:
-            values = np.maximum(observed.samples[conv.preactivation], 0)
-            mean[conv.output], variance[conv.output] = values.mean(0, dtype=np.float64), values.var(0, dtype=np.float64)
-    for node in graph.nodes:
-        output = node.output[0]
-        moving = [name for name in node.input if name and name not in graph.weights]
-        if output in mean or not moving or any(name not in mean for name in moving):
-            continue
-        if node.op_type == "Concat":
-            mean[output] = np.concatenate([mean[name] for name in moving])
-            variance[output] = np.concatenate([variance[name] for name in moving])
-        elif node.op_type in ELEMENTWISE:
-            mean[output], variance[output] = mean[moving[0]], variance[moving[0]]
-    return mean, variance
 
 
 def border_share(conv: Conv, graph: FloatGraph) -> float:

@@ -10,7 +10,7 @@ pictures: memory does not grow with them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 
 from u2net.errors import ModelError
 
+from .agreement import mask_share, to_map
 from .graph import FloatGraph
 from .region import find_region
 from .sessions import open_session
@@ -26,7 +27,11 @@ from .sessions import open_session
 __all__ = ["Observations", "Positions", "observe", "sample_positions"]
 
 FloatArray = npt.NDArray[np.float32]
+Array64 = npt.NDArray[np.float64]
 Positions = dict[tuple[int, int], npt.NDArray[np.int64]]
+
+#: Operators that treat every channel by itself, and linearly for positive factors.
+ELEMENTWISE = {"Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "Identity"}
 
 #: Called with the number of pictures done.
 Progress = Callable[[int], None]
@@ -40,6 +45,7 @@ class Observations:
     high: dict[str, FloatArray]  # (channels,), largest
     samples: dict[str, FloatArray]  # (pictures · positions, channels), picture by picture
     positions: tuple[Positions, ...]  # by picture: resolution → flat indices of the sampled pixels
+    coverage: tuple[float, ...] = ()  # by picture: share of it that the float model's mask covers
 
     def scaled(self, factors: dict[str, FloatArray]) -> Observations:
         """These observations of a graph in which channel c of tensor t was multiplied by `factors[t][c]` > 0."""
@@ -47,7 +53,44 @@ class Observations:
         def times(values: dict[str, FloatArray]) -> dict[str, FloatArray]:
             return {name: value * factors[name] if name in factors else value for name, value in values.items()}
 
-        return Observations(times(self.low), times(self.high), times(self.samples), self.positions)
+        return replace(self, low=times(self.low), high=times(self.high), samples=times(self.samples))
+
+    def extremes(self, graph: FloatGraph, source: str) -> tuple[FloatArray, FloatArray]:
+        """Smallest and largest value of each channel of a source tensor, after the ReLU if it has one."""
+        for conv in graph.convs:
+            if conv.output == source and conv.relu:
+                return np.maximum(self.low[conv.preactivation], 0), np.maximum(self.high[conv.preactivation], 0)
+        return self.low[source], self.high[source]
+
+    def samples_of(self, graph: FloatGraph, source: str) -> FloatArray:
+        """Sampled values (samples, channels) of a source tensor, after the ReLU if it has one."""
+        for conv in graph.convs:
+            if conv.output == source and conv.relu:
+                return np.maximum(self.samples[conv.preactivation], 0)
+        return self.samples[source]
+
+    def moments(self, graph: FloatGraph) -> tuple[dict[str, Array64], dict[str, Array64]]:
+        """Mean and variance per channel of every tensor that follows from observed ones."""
+        mean: dict[str, Array64] = {}
+        variance: dict[str, Array64] = {}
+        for name, values in self.samples.items():
+            mean[name], variance[name] = values.mean(0, dtype=np.float64), values.var(0, dtype=np.float64)
+        for conv in graph.convs:
+            if conv.relu:
+                values = np.maximum(self.samples[conv.preactivation], 0)
+                mean[conv.output] = values.mean(0, dtype=np.float64)
+                variance[conv.output] = values.var(0, dtype=np.float64)
+        for node in graph.nodes:
+            output = node.output[0]
+            moving = [name for name in node.input if name and name not in graph.weights]
+            if output in mean or not moving or any(name not in mean for name in moving):
+                continue
+            if node.op_type == "Concat":
+                mean[output] = np.concatenate([mean[name] for name in moving])
+                variance[output] = np.concatenate([variance[name] for name in moving])
+            elif node.op_type in ELEMENTWISE:
+                mean[output], variance[output] = mean[moving[0]], variance[moving[0]]
+        return mean, variance
 
 
 def sample_positions(
@@ -95,11 +138,13 @@ def observe(
     low: dict[str, FloatArray] = {}
     high: dict[str, FloatArray] = {}
     samples: dict[str, FloatArray] = {}
+    coverage = []
     for picture in range(len(inputs)):
         feed = {graph.input: inputs[picture]}
         feed |= {_indices(shape): positions[picture][shape[0], shape[1]] for shape in resolutions}
         names = [output.name for output in session.get_outputs()]
         found = dict(zip(names, session.run(names, feed), strict=True))
+        coverage.append(mask_share(to_map(found[graph.output])))
         for name in tensors:
             lowest, highest = found[f"{name}/low"], found[f"{name}/high"]
             if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
@@ -111,7 +156,7 @@ def observe(
                 samples[name] = np.empty((len(values) * len(inputs), values.shape[1]), np.float32)
             samples[name][picture * len(values) : (picture + 1) * len(values)] = values
         progress(picture + 1)
-    return Observations(low, high, samples, positions)
+    return Observations(low, high, samples, positions, tuple(coverage))
 
 
 def _indices(shape: tuple[int, ...]) -> str:
@@ -141,7 +186,7 @@ def _instrumented(graph: FloatGraph, tensors: Sequence[str], resolutions: Sequen
         gather = make("Gather", [f"{name}/flat", _indices(graph.shapes[name][2:])], [f"{name}/samples"], axis=1)
         model.graph.node.append(gather)
     model.graph.initializer.append(helper.make_tensor("quantize/flat", TensorProto.INT64, [1], [-1]))
-    del model.graph.output[:]
+    del model.graph.output[1:]  # the first one is the mask
     for name in tensors:
         for kind in ("low", "high", "samples"):
             model.graph.output.append(helper.make_tensor_value_info(f"{name}/{kind}", TensorProto.FLOAT, None))

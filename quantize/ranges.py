@@ -15,10 +15,9 @@ import numpy.typing as npt
 
 from u2net.errors import ConfigError
 
-from .emit import ActivationRange
-from .equalize import extremes, samples_of
 from .graph import FloatGraph
 from .observe import Observations
+from .plan import ActivationRange
 from .region import Region
 
 __all__ = ["CALIBRATORS", "Calibrator", "choose_ranges"]
@@ -54,10 +53,10 @@ def choose_ranges(
         raise ConfigError(f"no calibrator is called {calibrator!r}; there are {', '.join(CALIBRATORS)}")
     ranges: dict[int, ActivationRange] = {}
     for group, sources in region.sources.items():
-        bounds = [extremes(graph, observed, name) for name in sources]
+        bounds = [observed.extremes(graph, name) for name in sources]
         low = min(0.0, *(float(lowest.min()) for lowest, _ in bounds))
         high = max(0.0, *(float(highest.max()) for _, highest in bounds))
-        values = [samples_of(graph, observed, name).ravel() for name in sources]
+        values = [observed.samples_of(graph, name).ravel() for name in sources]
         upper = _end(values, high, 1, calibrator)
         lower = _end(values, -low, -1, calibrator)
         if upper + lower <= 0:  # a group that is zero on every picture

@@ -18,9 +18,10 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from .emit import ActivationRange, Plan, QuantizedConv, emit
+from .emit import emit
 from .graph import Conv, FloatGraph
 from .observe import Observations
+from .plan import ActivationRange, Plan, QuantizedConv
 from .region import Region
 from .rounding import Moments, RoundingSettings, refit, round_compensated, round_nearest
 from .sessions import open_session

@@ -12,18 +12,19 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from datasets.calibration import calibration_images
+from datasets.calibration import calibration_split
 from u2net.files import check_path, write_bytes, write_json
 
-from .agreement import Agreement, agreement, run_maps
-from .emit import ActivationRange, QuantizedConv
+from .agreement import Agreement, agreement, mask_share, run_maps
 from .graph import Conv, FloatGraph, load_graph
 from .inputs import NetworkInputs, network_inputs
-from .pipeline import Prepared, Progress, check_pictures, prepare
+from .pipeline import prepare
+from .plan import ActivationRange, Prepared, Progress, QuantizedConv
 from .ranges import choose_ranges
 from .rounding import round_nearest
 from .sessions import open_session
 from .settings import QuantizeSettings
+from .verdict import refuse_subjectless
 
 __all__ = ["LayerCost", "layer_costs", "sensitivity_report"]
 
@@ -46,7 +47,7 @@ class LayerCost:
     @property
     def iou(self) -> float:
         """Mean mask IoU."""
-        return float(self.agreement.iou.mean())
+        return self.agreement.iou_mean
 
 
 def layer_costs(
@@ -102,12 +103,13 @@ def sensitivity_report(
     """Measure and write `out`.svg, .md and .json; returns what the JSON holds, and the table."""
     prefix = check_path(out)
     graph = load_graph(source)
-    pictures = calibration_images(calib, settings.count, settings.seed)
-    others = check_pictures(calib, settings)
+    pictures = calibration_split(calib, settings.count, settings.check_count, settings.seed)
+    others = pictures.check
     inputs = network_inputs(graph, others)
-    prepared = prepare(graph, pictures, settings, progress)
-    session = open_session(os.fspath(source), settings.threads, fuse=True)
+    prepared = prepare(graph, pictures.calibration, settings, progress)
+    session = open_session(graph.to_model(), settings.threads, fuse=True)
     reference = run_maps(session, graph.input, inputs, lambda done: progress("running float", done, len(inputs)))
+    refuse_subjectless(pictures, [*prepared.observed.coverage, *(mask_share(each) for each in reference)])
     costs = layer_costs(prepared, inputs, reference, settings, progress)
     table = _table(costs)
     value = {
@@ -128,7 +130,7 @@ def _table(costs: list[LayerCost]) -> str:
     """Markdown, the most harmful layer first."""
     lines = ["| layer | share of MACs | MAE | mean IoU | worst IoU |", "|---|---:|---:|---:|---:|"]
     for cost in sorted(costs, key=lambda cost: -cost.mae):
-        worst = float(cost.agreement.iou.min())
+        worst = cost.agreement.summary()["iou_min"]
         lines.append(f"| {cost.name} | {cost.macs_share:.1%} | {cost.mae:.5f} | {cost.iou:.4f} | {worst:.4f} |")
     return "\n".join(lines)
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 from u2net.errors import ConfigError
 
-from .emit import Format
 from .equalize import EqualizeSettings
+from .plan import Format
 from .ranges import CALIBRATORS, Calibrator
 from .reconstruct import Method
 from .rounding import RoundingSettings
@@ -32,7 +32,8 @@ class QuantizeSettings:
     equalize: bool = True  # likewise
     samples: int = 16384  # pixels per layer over all pictures; about 14 per unknown of the widest layer of `small`
     check_count: int = 24  # pictures for the agreement check, never among those calibrated on
-    floor: float = 0.9  # mean mask IoU against float below which nothing is written; what the usual tools make has 0.7
+    floor: float = 0.9  # mean and pooled mask IoU below which nothing is written; the usual tools make 0.7
+    max_mae: float = 0.03  # mean difference of the raw maps above which nothing is written; ruined models have 0.07
     budget: float | None = None  # mean mask IoU that layers are kept in float for
     keep_float: tuple[str, ...] = ()  # convolutions to keep in float in any case
     threads: int = 2  # of onnxruntime while measuring; the result does not depend on it
@@ -57,6 +58,6 @@ class QuantizeSettings:
             raise ConfigError("counts of pictures, samples and threads must be at least 1")
         if self.seed < 0:
             raise ConfigError("the seed must not be negative")
-        for name, share in (("floor", self.floor), ("budget", self.budget)):
+        for name, share in (("floor", self.floor), ("budget", self.budget), ("largest MAE", self.max_mae)):
             if share is not None and not 0 <= share <= 1:
-                raise ConfigError(f"the {name} is a mean IoU and lies in [0, 1], got {share}")
+                raise ConfigError(f"the {name} lies in [0, 1], got {share}")

@@ -16,7 +16,7 @@ value seen by half of the channel's range, so that a picture beyond the calibrat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -193,4 +193,4 @@ def _observed_split(graph: FloatGraph, observed: Observations, splits: Mapping[s
             low[name], high[name] = np.append(low[name] - shift, level), np.append(high[name] - shift, level)
             column = np.full((len(samples[name]), 1), level, np.float32)
             samples[name] = np.concatenate([samples[name] - shift, column], 1)
-    return Observations(low, high, samples, observed.positions)
+    return replace(observed, low=low, high=high, samples=samples)

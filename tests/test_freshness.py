@@ -49,8 +49,8 @@ def test_export_is_done_once_and_again_when_asked_for_something_else(weights: li
 
 
 def test_quantize_is_done_once_and_again_when_asked_for_something_else(tmp_path: Path) -> None:
-    from quantize.pipeline import quantize_file
     from quantize.settings import QuantizeSettings
+    from quantize.stage import quantize_file
 
     source, out = save_network(tmp_path / "fp32.onnx", size=64), tmp_path / "int8.onnx"
 

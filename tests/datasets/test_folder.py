@@ -27,8 +27,27 @@ def picture(path: Path, size: tuple[int, int] = (12, 8), grey: int = 90, mode: s
 def pairs(tmp_path: Path) -> Path:
     for stem in ("b_2", "a_1", "a_10"):
         picture(tmp_path / "images" / f"{stem}.jpg")
-        picture(tmp_path / "masks" / f"{stem}.png", mode="L", grey=255)
+        half_mask(tmp_path / "masks" / f"{stem}.png")
     return tmp_path
+
+
+def half_mask(path: Path, size: tuple[int, int] = (12, 8), values: tuple[int, int] = (0, 255), mode: str = "L") -> Path:
+    """A mask whose left half has one value and whose right half has another."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plane = np.full(size[::-1], values[0], np.uint8)
+    plane[:, size[0] // 2 :] = values[1]
+    image = Image.fromarray(plane)
+    if mode == "P":
+        image = image.convert("P")
+        image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, *[64] * 759])  # the classes of PASCAL VOC
+    elif mode == "RGBA":
+        image = Image.merge("RGBA", [Image.new("L", size, 0)] * 3 + [image])
+    elif mode == "I;16":
+        image = Image.fromarray(plane.astype(np.uint16) * 257)
+    elif mode != "L":
+        image = image.convert(mode)
+    image.save(path)
+    return path
 
 
 def test_image_folder_takes_pictures_in_order_of_name(tmp_path: Path) -> None:
@@ -80,8 +99,8 @@ def test_pairs(pairs: Path) -> None:
     assert {name: len(records) for name, records in folder.sets().items()} == {"a": 2, "b": 1}
     record = folder[0]
     assert record.set_name == "a"
-    assert record.alpha().dtype == np.float32 and (record.alpha() == 1).all()
-    assert record.mask().all()
+    assert record.alpha().dtype == np.float32 and (record.alpha()[:, 6:] == 1).all()
+    assert record.mask().sum() == 8 * 6
 
 
 def test_ground_truth_is_above_128(tmp_path: Path) -> None:
@@ -89,6 +108,71 @@ def test_ground_truth_is_above_128(tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     Image.fromarray(np.array([[127, 128, 129]], np.uint8)).save(tmp_path / "masks" / "g.png")
     assert PairFolder(tmp_path)[0].mask().tolist() == [[False, False, True]]
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "message", "told"),
+    [
+        ("L", (0, 1), "values up to 1 of 255 and would be read as empty; .* --mask-values 1", "1"),
+        ("L", (0, 15), "would be read as empty; .* --mask-values 15", "15"),
+        ("P", (0, 1), "classes of a palette .0, 1.; .* --mask-values 1, or", "1"),
+        ("P", (0, 2), "classes of a palette", "nonzero"),
+        ("RGBA", (0, 255), "alpha channel that may be the mask, or not; .* --mask-values alpha", "alpha"),
+        ("L", (0, 0), "has the value 0 all over; .* --mask-values grey", None),
+        ("L", (255, 255), "has the value 255 all over", None),
+    ],
+)
+def test_masks_that_can_be_read_in_two_ways_are_refused_by_name(
+    tmp_path: Path, mode: str, values: tuple[int, int], message: str, told: str | None
+) -> None:
+    """They were read as empty or full, without a word."""
+    picture(tmp_path / "images" / "g.png")
+    half_mask(tmp_path / "masks" / "g.png", values=values, mode=mode)
+    with pytest.raises(DataError, match=rf"masks/g\.png .*{message}"):
+        PairFolder(tmp_path)[0].alpha()
+    with pytest.raises(DataError, match=r"g\.png"):
+        PairFolder(tmp_path).check_masks()
+    (record,) = PairFolder(tmp_path, mask_values=told or "grey")
+    expected = np.zeros((8, 12), bool)
+    expected[:, 6:] = True
+    assert (record.mask() == (expected if told else values[0] == 255)).all()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "I;16"])
+def test_masks_that_are_plain_are_read_as_before(tmp_path: Path, mode: str) -> None:
+    picture(tmp_path / "images" / "g.png")
+    half_mask(tmp_path / "masks" / "g.png", mode=mode)
+    assert PairFolder(tmp_path)[0].mask().sum() == 8 * 6
+
+
+def test_classes_beside_a_void_border_are_not_taken_for_grey(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "g.png")
+    half_mask(tmp_path / "masks" / "g.png", values=(0, 15))
+    with Image.open(tmp_path / "masks" / "g.png") as opened:
+        opened.load()
+        opened.putpixel((0, 0), 255)
+        opened.save(tmp_path / "masks" / "g.png")
+    with pytest.raises(DataError, match=r"what look like classes \(0, 15, 255\)"):
+        PairFolder(tmp_path)[0].mask()
+    assert PairFolder(tmp_path, mask_values="15")[0].mask().sum() == 8 * 6
+
+
+def test_mask_values_that_say_nothing(pairs: Path) -> None:
+    for word in ("white", "1;2", "", "-1"):
+        with pytest.raises(ConfigError, match="--mask-values is grey, alpha"):
+            PairFolder(pairs, mask_values=word)
+    with pytest.raises(DataError, match="has no alpha channel"):
+        PairFolder(pairs, mask_values="alpha")[0].mask()
+
+
+def test_check_names_the_mask_and_takes_the_cure(pairs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for stem in ("a_1", "b_2"):
+        half_mask(pairs / "masks" / f"{stem}.png", values=(0, 1))
+    assert main(["check", str(pairs)]) == 1
+    error = capsys.readouterr().err
+    assert "masks/a_1.png holds values up to 1" in error and "(2 masks are like that)" in error
+    half_mask(pairs / "masks" / "a_10.png", values=(0, 1))
+    assert main(["check", str(pairs), "--mask-values", "1"]) == 0
 
 
 def test_every_fault_of_pairs_is_named(pairs: Path) -> None:
@@ -118,7 +202,7 @@ def test_size_is_compared_after_orientation(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 8
     picture(tmp_path / "images" / "t.jpg", (20, 10), exif=exif)
-    picture(tmp_path / "masks" / "t.png", (10, 20), mode="L", grey=9)
+    half_mask(tmp_path / "masks" / "t.png", (10, 20))
     assert PairFolder(tmp_path)[0].alpha().shape == (20, 10)
 
 

@@ -13,18 +13,30 @@ import onnx
 import pytest
 from PIL import Image
 
-from quantize.agreement import agreement, mask_iou
+from datasets.calibration import CalibrationImages, CalibrationSplit
+from quantize.agreement import agreement
 from quantize.budget import without
 from quantize.cli import main
 from quantize.graph import load_graph
-from quantize.pipeline import quantize_file
 from quantize.settings import QuantizeSettings
+from quantize.stage import quantize_file
+from quantize.verdict import refuse_poor, refuse_subjectless, warnings_of
 from tests.support.quantize_graphs import network, save_network
 from u2net.artifact import sidecar_path, verify_artifact
-from u2net.errors import ConfigError, QualityError
+from u2net.errors import ConfigError, DataError, QualityError
 
 QUICK = ["--count", "4", "--threads", "1"]
 FEW = ["--check", "4"]
+
+
+def photographs(folder: Path, count: int) -> Path:
+    """A folder of `count` pictures that are all different."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for index in range(count):
+        coarse = Image.fromarray(random.integers(0, 255, (6, 6, 3), np.uint8))
+        coarse.resize((120, 120), Image.Resampling.BICUBIC).save(folder / f"{index}.png")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +100,8 @@ def test_blank_masks_are_refused(tmp_path):
     for tensor in model.graph.initializer:
         if tensor.name == "side1.conv_s1.weight":
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.zeros((1, 16, 3, 3), np.float32), tensor.name))
+        elif tensor.name == "side1.conv_s1.bias":
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.ones(1, np.float32), tensor.name))
     onnx.save(model, tmp_path / "fp32.onnx")
     settings = QuantizeSettings(count=2, check_count=2, method="bias", floor=0.0, threads=1)
     with pytest.raises(QualityError, match="blank on every picture"):
@@ -188,17 +202,109 @@ def test_sensitivity_finds_the_planted_layer(float_model, tmp_path, capsys):
 
 
 def test_pictures_for_the_check_are_not_those_calibrated_on(float_model, tmp_path):
-    folder = tmp_path / "photographs"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for index in range(6):
-        Image.fromarray(random.integers(0, 255, (40, 40, 3), np.uint8)).save(folder / f"{index}.png")
+    folder = photographs(tmp_path / "photographs", 6)
     settings = QuantizeSettings(count=4, check_count=8, method="bias", floor=0.0, threads=1)
     some = quantize_file(float_model, tmp_path / "a.onnx", folder, settings)
     assert some["figures"]["check"] == {"source": "photographs", "pictures": 2}
     every = quantize_file(float_model, tmp_path / "b.onnx", folder, QuantizeSettings(
         count=6, check_count=8, method="bias", floor=0.0, threads=1))  # fmt: skip
-    assert every["figures"]["check"] == {"source": "procedural", "pictures": 8}
+    assert every["figures"]["check"] == {"source": "photographs", "pictures": 1}, "the domain is never changed"
+    assert every["figures"]["calibration"] == {"source": "photographs", "pictures": 5}
+    assert every["figures"]["agreement_on_scenes"]["pictures"] == 12
+    assert any("calibrated on 5 pictures only" in warning for warning in every["figures"]["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("black", "20 pictures are of one colour: 00.png, 01.png, 02.png and 17 more"),
+        ("red", "20 pictures are of one colour"),
+        ("copies", "19 pictures are copies of others: "),
+        ("three", "has 3 usable pictures, fewer than 4"),
+    ],
+)
+def test_pictures_that_say_nothing_are_refused_by_name(float_model, tmp_path, capsys, kind, message):
+    """Twenty black pictures gave a mean IoU of 1.0000 and a model whose masks agreed to 0.017."""
+    folder = tmp_path / kind
+    (original,) = photographs(tmp_path / "one", 1).iterdir()
+    if kind == "three":
+        photographs(folder, 3)
+    for index in range(0 if kind == "three" else 20):
+        folder.mkdir(exist_ok=True)
+        with Image.open(original) as opened:
+            if kind == "copies" and index % 2:  # as JPEG and smaller: a copy all the same
+                opened.resize((90, 90), Image.Resampling.LANCZOS).save(folder / f"{index:02d}.jpg", quality=70)
+            elif kind == "copies":
+                opened.save(folder / f"{index:02d}.png")
+            else:
+                Image.new("RGB", (40, 30), kind).save(folder / f"{index:02d}.png")
+    out = tmp_path / "int8.onnx"
+    assert main([str(float_model), "--calib", str(folder), "--out", str(out), "--fast", "--threads", "1"]) == 1
+    error = capsys.readouterr().err
+    assert message in error and "leave --calib out to use the procedural set" in error
+    assert not out.exists()
+
+
+def test_useless_pictures_among_good_ones_are_left_out_and_named(float_model, tmp_path):
+    folder = photographs(tmp_path / "mixed", 8)
+    Image.new("RGB", (40, 30), "white").save(folder / "white.png")
+    (folder / "again.png").write_bytes((folder / "3.png").read_bytes())
+    made = quantize_file(float_model, tmp_path / "int8.onnx", folder, QuantizeSettings(
+        count=6, check_count=8, method="bias", floor=0.0, max_mae=1.0, threads=1))  # fmt: skip
+    figures = made["figures"]
+    assert (figures["calibration"]["pictures"], figures["check"]["pictures"]) == (6, 2)
+    said = " ".join(figures["warnings"])
+    assert "1 pictures are of one colour: white.png" in said
+    assert "again.png (of 3.png)" in said or "3.png (of again.png)" in said
+
+
+def test_pictures_without_a_subject_are_refused_or_named():
+    """Masks that are empty on both sides always agree; screenshots were said to agree to 0.995 that way."""
+    images = CalibrationImages("shots", tuple("abcdef"), lambda index: np.zeros((1, 1, 3), np.uint8))
+    split = CalibrationSplit(images[:4], images[4:])
+    assert refuse_subjectless(split, [0.2, 0.0, 0.3, 0.4, 0.5, 0.0]) == ("b", "f")
+    with pytest.raises(DataError, match=r"no subject in 4 of 6 pictures of shots \(a, b, c and 1 more\)"):
+        refuse_subjectless(split, [0.0, 0.0, 0.0, 0.4, 0.5, 0.0])
+    with pytest.raises(DataError, match="no subject in 2 of 6"):
+        refuse_subjectless(split, [0.2, 0.2, 0.3, 0.4, 0.0, 0.0])
+
+
+def test_the_verdict_rests_on_three_figures():
+    def maps(*shares: float) -> list[np.ndarray]:
+        """Maps of 1000 pixels whose first `share` is mask."""
+        return [(np.arange(1000) < 1000 * share).astype(np.float32) for share in shares]
+
+    settings = QuantizeSettings(floor=0.9, max_mae=0.03)
+    refuse_poor(agreement(maps(0.5, 0.5), maps(0.5, 0.5)), settings)
+    # one small mask that is lost: nothing of the pooled IoU, a quarter of the mean
+    with pytest.raises(QualityError, match=r"mean IoU of 0\.7500"):
+        refuse_poor(agreement(maps(0.5, 0.5, 0.5, 0.002), maps(0.5, 0.5, 0.5, 0)), settings)
+    # many small ones that are right, a large one that is wrong
+    with pytest.raises(QualityError, match=r"pooled IoU of 0\.6"):
+        refuse_poor(agreement(maps(*[0.01] * 9, 0.5), maps(*[0.01] * 9, 0.3)), settings)
+    with pytest.raises(QualityError, match="differ from float by 0\\.0400"):
+        refuse_poor(agreement(maps(0.5), [maps(0.5)[0] * 0.92]), settings)
+    # a mask that both models leave empty is no evidence for either
+    assert agreement(maps(0.5, 0), maps(0.4, 0)).iou_mean == pytest.approx(0.8)
+
+
+def test_a_folder_that_does_not_show_everything_is_told_of():
+    images = CalibrationImages("people", tuple("abcdefghijkl"), lambda index: np.zeros((1, 1, 3), np.uint8))
+    split = CalibrationSplit(images[:9], images[9:])
+    half, less = (np.arange(100) < 50).astype(np.float32), (np.arange(100) < 40).astype(np.float32)
+    good, poor = agreement([half], [half]), agreement([half], [less])
+    assert warnings_of(split, (), good, good) == []
+    assert "procedural scenes agree to 0.8000 only, 1.0000" in warnings_of(split, (), good, poor)[0]
+    assert (
+        "sees no subject in most procedural scenes"
+        in warnings_of(split, (), good, agreement([half * 0], [half * 0]))[0]
+    )
+
+
+def test_an_unknown_layer_is_refused_with_those_that_there_are(float_model, tmp_path, capsys):
+    words = [str(float_model), "--out", str(tmp_path / "x.onnx"), "--keep-float", "stage9.nope", *QUICK]
+    assert main(words) == 1
+    assert "the model has no such layer; close to it are stage" in capsys.readouterr().err
 
 
 def test_settings_refuse_what_cannot_work():
@@ -210,11 +316,14 @@ def test_settings_refuse_what_cannot_work():
 def test_agreement_by_hand():
     first = np.array([[0.9, 0.9], [0.1, 0.1]], np.float32)
     second = np.array([[0.9, 0.1], [0.1, 0.1]], np.float32)
-    assert mask_iou(first, second) == 0.5
-    assert mask_iou(second * 0, second * 0) == 1.0
-    found = agreement([first, first], [first, second])
-    np.testing.assert_allclose(found.mae, [0, 0.2])
-    assert found.summary()["iou_mean"] == 0.75
+    nothing = second * 0
+    found = agreement([first, first, nothing], [first, second, nothing])
+    np.testing.assert_allclose(found.mae, [0, 0.2, 0])
+    np.testing.assert_allclose(found.iou, [1, 0.5])
+    summary = found.summary()
+    assert (summary["pictures"], summary["empty_pictures"]) == (3, 1)
+    assert (summary["iou_mean"], summary["iou_pooled"]) == (0.75, 0.75)
+    assert agreement([nothing], [nothing]).iou_mean == 0, "empty masks are no evidence"
 
 
 def test_image_interface_is_quantized_the_same_way(small_weights, tmp_path):

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantize.emit import Plan, emit
+from quantize.emit import emit
 from quantize.equalize import border_share, channel_classes, equalize, scale_channels
 from quantize.graph import FloatGraph
 from quantize.observe import observe
+from quantize.plan import Plan
 from quantize.ranges import choose_ranges
 from quantize.reconstruct import round_all
 from quantize.region import find_region
