@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from datasets.masks import MASK_VALUES_HELP
 from u2net.files import canonical_json, check_path, write_json
 
 from .gate import judge_report, load_policy
@@ -35,6 +36,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> argparse.Argument
     )
     parser.add_argument("models", nargs="+", metavar="MODEL", help="ONNX files, or checkpoints (quality only)")
     parser.add_argument("--data", metavar="DIR", help="folder with images/ and masks/ (default: the procedural set)")
+    parser.add_argument("--mask-values", metavar="VALUES", help=MASK_VALUES_HELP)
     parser.add_argument(
         "--out", metavar="DIR", default="build/report", help="where the report goes (default: build/report)"
     )
@@ -59,7 +61,7 @@ def run_evaluate(arguments: argparse.Namespace) -> int:
 
     out = check_path(arguments.out)
     models = candidates(arguments.models)
-    samples = open_samples(arguments.data)
+    samples = open_samples(arguments.data, arguments.mask_values)
     policy = load_policy(arguments.policy) if arguments.policy else None
     for model in models:
         if not model.is_checkpoint:

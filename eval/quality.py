@@ -131,12 +131,18 @@ class ProceduralSample:
 
 
 class FolderSamples(list[FolderSample]):
-    """All pairs of a folder with `images/` and `masks/`. Raises `DataError` where it is empty or does not fit."""
+    """All pairs of a folder with `images/` and `masks/`.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    Raises `DataError` where it is empty or does not fit, or a mask can be read in two ways and `mask_values` does not
+    say which (`datasets.masks`).
+    """
+
+    def __init__(self, path: str | os.PathLike[str], mask_values: str | None = None) -> None:
         from datasets.folder import PairFolder
 
-        super().__init__(FolderSample(record) for record in PairFolder(path))
+        pairs = PairFolder(path, mask_values=mask_values)
+        pairs.check_masks()
+        super().__init__(FolderSample(record) for record in pairs)
         self.source = Path(path).resolve().name
 
 
@@ -148,9 +154,11 @@ class ProceduralSamples(list[ProceduralSample]):
         self.source = "procedural"
 
 
-def open_samples(data: str | os.PathLike[str] | None) -> FolderSamples | ProceduralSamples:
+def open_samples(
+    data: str | os.PathLike[str] | None, mask_values: str | None = None
+) -> FolderSamples | ProceduralSamples:
     """The pairs of the folder `data`, or the procedural set where it is None."""
-    return ProceduralSamples() if data is None else FolderSamples(data)
+    return ProceduralSamples() if data is None else FolderSamples(data, mask_values)
 
 
 class Predictor:

@@ -16,7 +16,7 @@ import onnx
 
 from datasets.calibration import CalibrationImages, calibration_images, calibration_split
 from u2net.artifact import asked, changed, read_sidecar, sidecar_path, verify_artifact, write_sidecar
-from u2net.errors import ConfigError, OutputError
+from u2net.errors import ConfigError, ModelError, OutputError
 from u2net.files import atomic_path, check_path, sha256_file
 
 from .agreement import Agreement, agreement, mask_share, run_maps
@@ -81,6 +81,8 @@ def quantize_file(
         raise ConfigError(f"the output is an .onnx file, not {target.name}")
     if target.resolve() == source.resolve():
         raise ConfigError("the output would overwrite the float model")
+    if not source.is_file():
+        raise ModelError(f"{source} does not exist or is no file; make it with `python -m export`")
     if sidecar_path(source).exists():
         verify_artifact(source)
     split = calibration_split(calib, settings.count, settings.check_count, settings.seed)

@@ -91,7 +91,7 @@ def test_what_changed_is_judged_anew(folder, tiny_fp32, tmp_path):
     Image.fromarray(np.zeros((120, 160), np.uint8)).save(data / "masks" / "left_0.png")
     seen: list[tuple[int, int]] = []
     result = judge(
-        candidates([tiny_fp32]), FolderSamples(data), ONE, journal=journal, progress=lambda *at: seen.append(at)
+        candidates([tiny_fp32]), FolderSamples(data, "grey"), ONE, journal=journal, progress=lambda *at: seen.append(at)
     )
     assert seen[0] == (3, 4)
     row = next(r for r in next(iter(result["models"].values()))["pictures"] if r["stem"] == "left_0")
@@ -99,7 +99,11 @@ def test_what_changed_is_judged_anew(folder, tiny_fp32, tmp_path):
     seen.clear()
     stretched = QualitySettings(workers=1, stretch=True)
     judge(
-        candidates([tiny_fp32]), FolderSamples(data), stretched, journal=journal, progress=lambda *at: seen.append(at)
+        candidates([tiny_fp32]),
+        FolderSamples(data, "grey"),
+        stretched,
+        journal=journal,
+        progress=lambda *at: seen.append(at),
     )
     assert seen[0] == (0, 4)
 
@@ -118,6 +122,10 @@ def test_procedural_set_is_the_default(tiny_fp32):
     ("break_it", "message"),
     [
         (lambda d: (d / "masks" / "left_1.png").unlink(), "left_1"),
+        (
+            lambda d: Image.new("L", (160, 120), 1).save(d / "masks" / "left_1.png"),
+            "left_1.png has the value 1 all over",
+        ),
         (lambda d: Image.new("L", (9, 9)).save(d / "masks" / "left_1.png"), "9×9"),
         (lambda d: [p.unlink() for p in (d / "images").iterdir()], "holds no pictures"),
         (lambda d: shutil.rmtree(d / "masks"), "masks/"),
