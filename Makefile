@@ -23,7 +23,7 @@ export NPM_CONFIG_UPDATE_NOTIFIER := false
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup export quantize engine eval gate publish web demo sensitivity compare-int8 bench gallery preview fuzz chromium browsers \
+.PHONY: help setup export quantize engine eval gate baseline publish web demo sensitivity compare-int8 bench gallery preview fuzz chromium browsers \
         lint test lock clean
 
 help: ## this list
@@ -70,6 +70,9 @@ eval: quantize build/engine/.built $(NODE) chromium ## mask quality and browser 
 gate: | $(VENV) ## fail where the report breaks eval/policy.toml
 	$(PY) -m eval gate build/report/report.json --policy eval/policy.toml --markdown build/report/report.md
 
+baseline: | $(VENV) ## make the report what later ones are compared with: eval/baseline.json, to be committed
+	$(PY) -m eval baseline build/report/report.json --out eval/baseline.json
+
 publish: web | $(VENV) ## the bundle → dist/
 	$(PY) -m publish --model $(MODEL) --out dist
 
@@ -115,11 +118,11 @@ compare-int8: | $(VENV) ## this project beside onnxruntime's quantize_static and
 bench: quantize $(NODE) chromium | $(DEV) ## speed of the metrics, the runner and the models
 	$(PY) -m eval bench $(if $(EVAL),--data $(EVAL))
 	$(PY) -m eval latency $(BUILD)/fp32.onnx $(BUILD)/int8.onnx $(if $(EVAL),--data $(EVAL))
-	$(PY) -m eval.throughput --model $(BUILD)/int8.onnx
-	$(PY) -m eval.edges --model $(BUILD)/int8.onnx
+	$(PY) -m eval throughput --model $(BUILD)/int8.onnx
+	$(PY) -m eval edges --model $(BUILD)/int8.onnx
 
 gallery: quantize ## a contact sheet of cut-outs to look at
-	$(PY) -m eval.gallery --model $(BUILD)/int8.onnx $(if $(EVAL),--data $(EVAL)) --out build/gallery
+	$(PY) -m eval gallery --model $(BUILD)/int8.onnx $(if $(EVAL),--data $(EVAL)) --out build/gallery
 
 preview: | $(VENV) ## a page of procedural scenes → build/procedural.png
 	$(PY) -m datasets preview --out build/procedural.png

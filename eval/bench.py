@@ -6,29 +6,27 @@ other processes on the machine do not count; of several repeats the fastest of e
 
 from __future__ import annotations
 
-import argparse
 import os
-import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from u2net.errors import ConfigError
-from u2net.files import canonical_json
 
 from .metrics import Truth, score
 from .quality import Predictor, Sample, open_samples
 
-__all__ = ["add_bench_arguments", "bench_metrics", "run_bench"]
+__all__ = ["bench_metrics", "bench_text", "pairs_of"]
 
 SIZE = (400, 300)
 
 
-def pairs_of(data: str | None, model: str | None, count: int) -> list[tuple[Any, Any]]:
+def pairs_of(data: Path | None, model: Path | None, count: int) -> list[tuple[Any, Any]]:
     """(mask, truth) pairs, uint8 (300, 400): the masks are `model`'s, or blurred and disturbed truths without one."""
     from .models import candidates
 
@@ -68,6 +66,7 @@ def bench_metrics(pairs: list[tuple[Any, Any]], repeats: int = 5) -> dict[str, f
 
     `speedup` is same / theirs. Truths are prepared anew for each, as they would be for one model.
     """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         others = _their_metrics()
@@ -93,29 +92,15 @@ def bench_metrics(pairs: list[tuple[Any, Any]], repeats: int = 5) -> dict[str, f
     return {**result, "speedup": result["same_pairs_per_s"] / result["theirs_pairs_per_s"], "pairs": float(len(pairs))}
 
 
-def add_bench_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """The options of `python -m eval bench`."""
-    parser.description = "Time the metrics against PySODMetrics on the same pairs at 400×300, on one core."
-    parser.add_argument("--data", metavar="DIR", help="folder with images/ and masks/ (default: the procedural set)")
-    parser.add_argument("--model", metavar="MODEL", help="whose masks to judge (default: disturbed truths)")
-    parser.add_argument("--count", type=int, default=32, help="pairs (default %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    return parser
-
-
-def run_bench(arguments: argparse.Namespace) -> int:
-    """`python -m eval bench`."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    result = bench_metrics(pairs_of(arguments.data, arguments.model, arguments.count))
-    if arguments.json:
-        sys.stdout.write(canonical_json(result).decode())
-        return 0
-    for title, key in (
-        ("PySODMetrics: MAE, S, E, weighted F, F and IoU curves", "theirs"),
-        ("ours, the same measures", "same"),
-        ("ours, with boundary F and boundary IoU", "all"),
-        ("ours, with SAD, MSE, gradient and connectivity too", "mattes"),
-    ):
-        print(f"{title:56s} {result[f'{key}_pairs_per_s']:7.1f} pairs/s")
-    print(f"{'speed-up on the same measures':56s} {result['speedup']:7.2f} ×")
-    return 0
+def bench_text(figures: dict[str, float]) -> str:
+    """The figures, a line each."""
+    lines = [
+        f"{title:56s} {figures[f'{key}_pairs_per_s']:7.1f} pairs/s"
+        for title, key in (
+            ("PySODMetrics: MAE, S, E, weighted F, F and IoU curves", "theirs"),
+            ("ours, the same measures", "same"),
+            ("ours, with boundaries, holes, islands and grey too", "all"),
+            ("ours, with SAD, MSE, gradient and connectivity too", "mattes"),
+        )
+    ]
+    return "\n".join([*lines, f"{'speed-up on the same measures':56s} {figures['speedup']:7.2f} ×"])

@@ -1,4 +1,4 @@
-"""How good edges are: `python -m eval.edges`.
+"""How good edges are: the work of `u2net eval edges`.
 
 Three questions, answered for every preset against plain bilinear upsampling (`fast`):
 
@@ -10,14 +10,10 @@ Three questions, answered for every preset against plain bilinear upsampling (`f
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,15 +21,13 @@ import numpy.typing as npt
 from datasets.folder import PairFolder
 from datasets.synthetic import SyntheticSet
 from eval.metrics import Truth, score
-from u2net.errors import ConfigError, U2NetError
-from u2net.files import write_json
 from u2net.foreground import estimate_foreground
 from u2net.infer import Session
 from u2net.postprocess import PRESETS, matte
 from u2net.preprocess import resize_for_network
 from u2net.sampling import cell_means, to_alpha
 
-__all__ = ["main", "measure_masks", "measure_scenes", "perfect_maps"]
+__all__ = ["measure_masks", "measure_scenes", "perfect_maps", "table"]
 
 ByteArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
@@ -140,37 +134,3 @@ def table(rows: Sequence[Row]) -> str:
             cells.append(f"{row.preset} {row.mean:.4f} ({change})")
         lines.append(f"{what:42} n={len(here[0].values):<4} " + "   ".join(cells))
     return "\n".join(lines)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m eval.edges", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--model", type=Path, metavar="X.onnx", help="judge this model's own maps too")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="a folder with images/ and masks/")
-    parser.add_argument("--sets", default="ecssd", help="sets of it whose boundaries are judged (default ecssd)")
-    parser.add_argument("--count", type=int, default=6, help="procedural scenes of each kind (default 6)")
-    parser.add_argument("--seed", type=int, default=100, help="of the procedural scenes (default 100)")
-    parser.add_argument("--presets", default="fast,balanced,best", help="which presets (default all three)")
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the figures")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    options = parser.parse_args(argv)
-    try:
-        presets = options.presets.split(",")
-        unknown = [name for name in presets if name not in PRESETS]
-        if unknown:
-            raise ConfigError(f"no preset is called {unknown[0]!r}; there are {', '.join(PRESETS)}")
-        rows = measure_scenes(options.count, options.seed, presets) if options.count > 0 else []
-        if options.data is not None:
-            rows += measure_masks(options.model, options.data, options.sets.split(","), presets)
-        figures: list[dict[str, Any]] = [{**vars(row), "mean": row.mean} for row in rows]
-        if options.out is not None:
-            write_json(options.out, {"rows": figures})
-        print(json.dumps(figures, indent=2) if options.json else table(rows))
-    except U2NetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

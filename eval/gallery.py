@@ -1,4 +1,4 @@
-"""A contact sheet to look at: `python -m eval.gallery --model X.onnx`.
+"""A contact sheet to look at: the work of `u2net eval gallery`.
 
 One row for each of 24 pictures: the picture, its matte, and its cut-out on grey and on a checkerboard. Without `--data`
 the pictures are procedural. Writes `gallery-1.png`, … and `index.html`, which shows them all.
@@ -6,11 +6,8 @@ the pictures are procedural. Writes `gallery-1.png`, … and `index.html`, which
 
 from __future__ import annotations
 
-import argparse
 import html
-import json
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +19,11 @@ from datasets.synthetic import SyntheticSet
 from u2net.composite import Background
 from u2net.decode import load_image
 from u2net.encode import write_picture
-from u2net.errors import ConfigError, U2NetError
 from u2net.files import write_bytes
 from u2net.postprocess import PRESETS
 from u2net.remover import Cutout, Remover
 
-__all__ = ["checkerboard", "main", "sheet"]
+__all__ = ["checkerboard", "sheet", "write_gallery"]
 
 ByteArray = npt.NDArray[np.uint8]
 
@@ -36,6 +32,7 @@ GAP = 8
 COLUMNS = ("picture", "matte", "on grey", "on checkerboard")
 ROWS_PER_PAGE = 6
 GREY = (128, 128, 128)
+STYLE = "body{font:15px system-ui;margin:1rem}img{max-width:100%;display:block;margin:1rem 0}"
 PAGE = (236, 236, 236)  # neither a checkerboard nor a white picture vanishes in it
 
 
@@ -93,49 +90,29 @@ def _pictures(data: Path | None, count: int) -> Iterator[tuple[str, ByteArray]]:
         yield record.stem, load_image(record.image_path).flattened()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m eval.gallery", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--model", type=Path, metavar="X.onnx", help="default: the runner's own")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="a folder of pictures (or with images/)")
-    parser.add_argument("--count", type=int, default=24, help="pictures (default 24)")
-    parser.add_argument("--preset", choices=tuple(PRESETS), default="balanced")
-    parser.add_argument("--out", type=Path, default=Path("build/gallery"), metavar="DIR")
-    parser.add_argument("--json", action="store_true", help="print the pages' paths as JSON")
-    options = parser.parse_args(argv)
-    try:
-        if options.count < 1:
-            raise ConfigError(f"count must be at least 1, got {options.count}")
-        remover = Remover(options.model, refinement=PRESETS[options.preset])
-        pages: list[Path] = []
-        row: list[tuple[str, Cutout]] = []
+def write_gallery(
+    out: Path, model: Path | None, data: Path | None, count: int, preset: str, tell: Callable[[str], None]
+) -> list[Path]:
+    """Write the pages and `index.html` into `out`; the pages' paths. `tell` hears each picture's name."""
+    remover = Remover(model, refinement=PRESETS[preset])
+    pages: list[Path] = []
+    row: list[tuple[str, Cutout]] = []
 
-        def turn() -> None:
-            path = options.out / f"gallery-{len(pages) + 1}.png"
-            write_picture(path, np.asarray(sheet(row)))
-            pages.append(path)
-            row.clear()
+    def turn() -> None:
+        path = out / f"gallery-{len(pages) + 1}.png"
+        write_picture(path, np.asarray(sheet(row)))
+        pages.append(path)
+        row.clear()
 
-        for name, rgb in _pictures(options.data, options.count):
-            row.append((name, remover.cutout(rgb)))
-            if not options.json:
-                print(name, file=sys.stderr)
-            if len(row) == ROWS_PER_PAGE:
-                turn()
-        if row:
+    for name, rgb in _pictures(data, count):
+        row.append((name, remover.cutout(rgb)))
+        tell(name)
+        if len(row) == ROWS_PER_PAGE:
             turn()
-        images = "\n".join(f'<img src="{html.escape(page.name)}" alt="page {page.stem}">' for page in pages)
-        title = html.escape(f"Cut-outs: {remover.session.model_path}, {options.preset}")
-        style = "body{font:15px system-ui;margin:1rem}img{max-width:100%;display:block;margin:1rem 0}"
-        page_html = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{style}</style>'
-        write_bytes(options.out / "index.html", f"{page_html}<h1>{title}</h1>\n{images}\n</html>\n".encode())
-        paths = [str(page) for page in pages]
-        print(json.dumps({"pages": paths}) if options.json else "\n".join(paths))
-    except U2NetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    if row:
+        turn()
+    images = "\n".join(f'<img src="{html.escape(page.name)}" alt="page {page.stem}">' for page in pages)
+    title = html.escape(f"Cut-outs: {remover.session.model_path}, {preset}")
+    page_html = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>'
+    write_bytes(out / "index.html", f"{page_html}<h1>{title}</h1>\n{images}\n</html>\n".encode())
+    return pages

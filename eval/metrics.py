@@ -29,7 +29,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-__all__ = ["BETA2", "MATTE_METRICS", "METRICS", "Aggregate", "Scores", "Truth", "quantise", "score"]
+from u2net.agreement import mask_iou
+
+from .flaws import flaws
+from .measures import FLAWS, MASK, MATTE
+
+__all__ = ["BETA2", "Aggregate", "Scores", "Truth", "score"]
 
 BETA2 = 0.3
 RELAXATION_PX = 3  # U²-Net, section 4.3
@@ -39,34 +44,11 @@ CONSTANT_LEVELS = 2  # of 255: a mask with no more between its darkest and brigh
 EPS = np.spacing(1)
 CONNECTIVITY_STEP, CONNECTIVITY_THETA, GRADIENT_SIGMA = 0.1, 0.15, 1.4  # Rhemann et al. 2009
 
-#: Metric → whether higher is better.
-METRICS = {
-    "iou": True,
-    "iou_mean": True,
-    "iou_max": True,
-    "mae": False,
-    "f_adaptive": True,
-    "f_mean": True,
-    "f_max": True,
-    "f_weighted": True,
-    "s_measure": True,
-    "e_adaptive": True,
-    "e_mean": True,
-    "e_max": True,
-    "boundary_f": True,
-    "boundary_iou": True,
-}
-MATTE_METRICS = {"sad": False, "mse": False, "gradient": False, "connectivity": False}
 CURVES = ("iou", "f", "e")
 
 ByteArray = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
-
-
-def quantise(mask: npt.NDArray[np.floating]) -> ByteArray:
-    """float (H, W) in [0, 1] to the 8 bits that are judged: floor(255 · v + 0.5)."""
-    return np.floor(np.clip(mask, 0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
 
 class Truth:
@@ -210,7 +192,9 @@ class Scores:
 
 
 def score(prediction: ByteArray, truth: Truth, stretch: bool = False, boundary: bool = True) -> Scores:
-    """Judge the 8-bit mask `prediction` (H, W) against `truth`; without `boundary` leave the boundary measures out.
+    """Judge the 8-bit mask `prediction` (H, W) against `truth`.
+
+    Without `boundary` leave out the measures of boundaries and flaws, which other tools lack.
 
     Raises `ValueError` on other types and sizes.
     """
@@ -256,7 +240,8 @@ def score(prediction: ByteArray, truth: Truth, stretch: bool = False, boundary: 
     if boundary:
         binary = half[prediction]
         values["boundary_f"] = _boundary_f(binary, truth)
-        values["boundary_iou"] = _overlap(_inner_band(binary), truth.band)
+        values["boundary_iou"] = mask_iou(_inner_band(binary), truth.band)
+        values |= flaws(prediction, binary, truth.mask, truth.band, truth.alpha)
     matte = None if truth.alpha is None else _matte(level[prediction], truth)
     return Scores(values, matte, curves, bool(present[-1] - present[0] <= CONSTANT_LEVELS))
 
@@ -421,11 +406,6 @@ def _boundary_f(binary: BoolArray, truth: Truth) -> float:
     return float((1 + BETA2) * precision * recall / (BETA2 * precision + recall))
 
 
-def _overlap(a: BoolArray, b: BoolArray) -> float:
-    union = np.count_nonzero(a | b)
-    return float(np.count_nonzero(a & b) / union) if union else 1.0
-
-
 def _matte(prediction: FloatArray, truth: Truth) -> dict[str, float]:
     """The four errors of Rhemann et al. 2009 over the whole picture."""
     assert truth.alpha is not None
@@ -433,7 +413,7 @@ def _matte(prediction: FloatArray, truth: Truth) -> dict[str, float]:
     shown = (prediction > 0) | (truth.alpha > 0)
     rows, columns = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
     if not rows.size:
-        return dict.fromkeys(MATTE_METRICS, 0.0)
+        return dict.fromkeys(MATTE, 0.0)
     margin = len(_GAUSS)
     part = slice(max(rows[0] - margin, 0), rows[-1] + margin), slice(max(columns[0] - margin, 0), columns[-1] + margin)
     alpha, predicted = truth.alpha[part].astype(np.float64), prediction[part]
@@ -487,8 +467,8 @@ class Aggregate:
 
     def __init__(self, scores: Iterable[Scores] = ()) -> None:
         self.count = self.mattes = self.constant = 0
-        self._values = dict.fromkeys(METRICS, 0.0)
-        self._matte = dict.fromkeys(MATTE_METRICS, 0.0)
+        self._values = dict.fromkeys((*MASK, *FLAWS), 0.0)
+        self._matte = dict.fromkeys(MATTE, 0.0)
         self._curves = np.zeros((len(CURVES), 256))
         for one in scores:
             self.add(one)

@@ -7,7 +7,6 @@ an `int8` file whose convolutions still run in float, or a convolution whose wei
 from __future__ import annotations
 
 import gzip
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ import numpy.typing as npt
 
 from u2net.errors import ConfigError, ModelError
 from u2net.files import check_path, sha256_file
-from u2net.preprocess import resize_for_network, to_tensor
+from u2net.preprocess import network_input
 
 __all__ = ["Candidate", "GraphFacts", "TransferSizes", "candidates", "graph_facts", "transfer_sizes"]
 
@@ -60,12 +59,7 @@ class Candidate:
 
     def feed(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
         """What the model takes for the picture uint8 (H, W, 3): float32 (1, 3, s, s) or uint8 (1, s, s, 4)."""
-        size = self.graph.size
-        if self.graph.interface == "tensor":
-            return to_tensor(rgb, size)
-        pixels = np.full((1, size, size, 4), 255, np.uint8)
-        pixels[0, ..., :3] = np.floor(resize_for_network(rgb, size) + np.float32(0.5)).clip(0, 255)
-        return pixels
+        return network_input(rgb, self.graph.size, self.graph.interface)
 
 
 def candidates(paths: Sequence[str | os.PathLike[str]]) -> list[Candidate]:
@@ -305,9 +299,3 @@ def transfer_sizes(path: str | os.PathLike[str]) -> TransferSizes:
         brotli_bytes=len(brotli.compress(data, quality=quality, lgwin=24)),
         brotli_quality=quality,
     )
-
-
-def sha256_array(array: npt.NDArray[Any]) -> str:
-    """Hexadecimal SHA-256 of an array's type, shape and values."""
-    head = f"{array.dtype.str}{array.shape}".encode()
-    return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()

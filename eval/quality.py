@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -25,19 +24,20 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
+from u2net.agreement import mask_iou
 from u2net.errors import ConfigError, DataError, ModelError, OutputError, U2NetError
 from u2net.preprocess import resize_bilinear, to_tensor
+from u2net.sampling import to_alpha
 
-from .metrics import Aggregate, Scores, Truth, quantise, score
+from .metrics import Aggregate, Scores, Truth, score
 from .models import Candidate
 
-__all__ = ["FolderSamples", "ProceduralSamples", "QualitySettings", "Sample", "judge", "masks_of", "open_samples"]
+__all__ = ["FolderSamples", "ProceduralSamples", "QualitySettings", "Sample", "judge", "open_samples"]
 
 ByteArray = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
-JOURNAL_VERSION = 1  # rows of another version are judged anew
+JOURNAL_VERSION = 2  # rows of another version are judged anew
 DEFAULT_PROCEDURAL = 64  # scenes: enough for each kind of subject to come up several times
 
 
@@ -198,7 +198,7 @@ class Predictor:
         saliency = self._saliency(rgb)
         if not np.isfinite(saliency).all():
             raise ModelError(f"{self.name} gave values that are not finite numbers")
-        return quantise(resize_bilinear(saliency, *rgb.shape[:2]))
+        return to_alpha(resize_bilinear(saliency, *rgb.shape[:2]))
 
 
 _predictors: list[Predictor] = []
@@ -224,10 +224,8 @@ def _judge_one(task: _Task) -> list[dict[str, Any]] | U2NetError:
         for index in task.wanted:
             mask = reference if index == 0 else _predictors[index].mask(rgb)
             row = _row(score(mask, truth, task.stretch))
-            a, b = mask > 127, reference > 127
-            union = np.count_nonzero(a | b)
             row["agreement"] = {
-                "iou": float(np.count_nonzero(a & b) / union) if union else 1.0,
+                "iou": mask_iou(mask > 127, reference > 127),
                 "mae": float(np.abs(mask.astype(np.int16) - reference).mean() / 255),
             }
             rows.append(row)
@@ -409,31 +407,3 @@ def _result(
             ],
         }
     return result
-
-
-def masks_of(
-    models: Sequence[Candidate], samples: Sequence[Sample], stems: Sequence[str], height: int = 96
-) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """For each of `stems`, small pictures to show `height` pixels high: "input" (JPEG), "truth", each model's mask."""
-    by_stem = {sample.stem: sample for sample in samples}
-    predictors = [Predictor(model) for model in models] if stems else []
-    for stem in stems:
-        rgb, truth = by_stem[stem].load()
-        grey = (truth.mask * np.uint8(255)) if truth.alpha is None else quantise(truth.alpha)
-        pictures = {"input": _shrunk(rgb, height, "JPEG"), "truth": _shrunk(grey, height, "PNG")}
-        for model, predictor in zip(models, predictors, strict=True):
-            pictures[model.name] = _shrunk(predictor.mask(rgb), height, "PNG")
-        yield stem, pictures
-
-
-def _shrunk(array: ByteArray, height: int, kind: str) -> bytes:
-    image = Image.fromarray(array)
-    # Twice the height that is shown, so that it is sharp on dense screens.
-    ratio = 2 * height / image.height
-    image = image.resize((max(1, round(image.width * ratio)), 2 * height), Image.Resampling.BOX)
-    buffer = io.BytesIO()
-    if kind == "JPEG":
-        image.save(buffer, kind, quality=72, optimize=True)
-    else:
-        image.quantize(16).save(buffer, kind, optimize=True)
-    return buffer.getvalue()

@@ -1,143 +1,228 @@
-"""The report: one JSON for machines, one HTML file for people, one Markdown for a pull request, from the same figures.
+"""The report as a typed document: `report.json`, schema version 1.
 
-`report.json` (schema version 1) holds `models` (file, size, graph), `quality` and `latency` as `eval.quality.judge` and
-`eval.latency.measure_latency` return them, or `{"skipped": reason}`.
+`models` says what was judged, `quality` what `eval.quality.judge` found and `latency` what
+`eval.latency.measure_latency` found; a part that was left out has only `skipped`, the reason.
 """
 
 from __future__ import annotations
 
-import datetime
-import json
-import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from importlib import metadata
-from pathlib import Path
-from typing import Any
+import os
+from typing import Any, ClassVar, Literal
 
-from u2net.artifact import read_sidecar
-from u2net.errors import ArtifactError
-from u2net.files import atomic_path, sha256_file, write_json
+import msgspec
 
-from .gate import REPORT_SCHEMA_VERSION
-from .models import Candidate, transfer_sizes
+from eval.models import GraphFacts, TransferSizes
+from u2net.documents import Document, read_json
 
-__all__ = ["WORST", "build_report", "faults_of", "speed_backend", "worst_stems", "write_report"]
-
-WORST = 10
-LIBRARIES = ("numpy", "scipy", "onnxruntime", "onnx", "playwright", "torch")
-
-
-def build_report(
-    models: Sequence[Candidate],
-    quality: dict[str, Any],
-    latency: dict[str, Any],
-    sizes: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The report's JSON. `quality` and `latency` may be `{"skipped": reason}`."""
-    return {
-        "schema_version": REPORT_SCHEMA_VERSION,
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": _commit(),
-        "libraries": _versions(),
-        "models": [_model(model, (sizes or {}).get(model.name)) for model in models],
-        "quality": quality,
-        "latency": latency,
-    }
+__all__ = [
+    "Agreement",
+    "BackendLatency",
+    "Judged",
+    "Latency",
+    "MaskMeans",
+    "Means",
+    "ModelEntry",
+    "ModelLatency",
+    "Picture",
+    "Quality",
+    "Report",
+    "load_report",
+]
 
 
-def _model(model: Candidate, size: dict[str, int] | None) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "name": model.name,
-        "file": model.path.name,
-        "sha256": model.sha256,
-        "size": size or asdict(transfer_sizes(model.path)),
-        "graph": None if model.is_checkpoint else model.graph.as_dict(),
-    }
-    try:
-        sidecar = read_sidecar(model.path)
-    except ArtifactError:
-        return entry
-    # A sidecar of other bytes says nothing about this file.
-    matches = sidecar.get("sha256") == sha256_file(model.path)
-    return entry | ({"stage": sidecar["stage"], "settings": sidecar["settings"]} if matches else {})
+class MaskMeans(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The measures of `eval.measures`, of one picture or as means over several. Those that may be None came later."""
+
+    iou: float
+    iou_mean: float
+    iou_max: float
+    mae: float
+    f_adaptive: float
+    f_mean: float
+    f_max: float
+    f_weighted: float
+    s_measure: float
+    e_adaptive: float
+    e_mean: float
+    e_max: float
+    boundary_f: float
+    boundary_iou: float
+    holes: float | None = None
+    islands: float | None = None
+    grey_interior: float | None = None
+    matte: dict[str, float] | None = None  # measures against true mattes, where there are any
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+class Means(MaskMeans, frozen=True, kw_only=True, omit_defaults=True):
+    """Means over `count` pictures, of which `mattes` have true mattes and `constant` got a mask of one value."""
+
+    count: int
+    constant: int
+    mattes: int
 
 
-def _commit() -> str | None:
-    command = ["git", "rev-parse", "--short=12", "HEAD"]
-    try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+class Picture(MaskMeans, frozen=True, kw_only=True, omit_defaults=True):
+    """One picture and one model's mask of it."""
+
+    stem: str
+    set: str
+    constant: bool
+    agreement_iou: float = 1.0  # with the first model's mask
+    agreement_mae: float = 0.0
 
 
-def faults_of(report: dict[str, Any]) -> list[str]:
-    """What the report lacks and why, one line each: for its top, so that nobody takes a part for the whole."""
-    faults = [
-        f"{part} was skipped: {report[part]['skipped']}" for part in ("quality", "latency") if "skipped" in report[part]
-    ]
-    for name, record in report["latency"].get("backends", {}).items():
-        if record["status"] != "measured":
-            faults.append(f"{name} {record['status']}: {record.get('reason', 'unknown')}")
-    for model in report["models"]:
-        dead = (model["graph"] or {}).get("dead_convolutions")
-        if dead:
-            faults.append(f"{model['name']} has {len(dead)} convolutions whose weights are all zero, {dead[0]} first")
-        judged = report["quality"].get("models", {}).get(model["name"])
-        if judged and judged["overall"]["constant"]:
-            faults.append(f"{model['name']} gives a constant mask for {judged['overall']['constant']} pictures")
-    return faults
+class Agreement(msgspec.Struct, frozen=True, kw_only=True):
+    """How much a model's masks are the first model's, over all pictures."""
+
+    iou: float
+    iou_p5: float
+    iou_worst: float
+    mae: float
 
 
-def speed_backend(report: dict[str, Any]) -> str | None:
-    """The backend whose latency stands for speed: one thread of wasm in the browser, else the best there is."""
-    backends = report["latency"].get("backends", {})
-    for name in ("wasm", "wasm-threads", "webgpu", "node", "native"):
-        if any("median_ms" in entry for entry in backends.get(name, {}).get("models", {}).values()):
-            return name
-    return None
+class Judged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One model's quality. A baseline leaves out `curves` and `pictures`."""
+
+    overall: Means
+    sets: dict[str, Means]
+    agreement: Agreement
+    curves: dict[str, tuple[float, ...]] = {}
+    pictures: tuple[Picture, ...] = ()
 
 
-def worst_stems(report: dict[str, Any], model: str, count: int = WORST) -> list[str]:
-    """The pictures with the lowest IoU, worst first."""
-    pictures = report["quality"].get("models", {}).get(model, {}).get("pictures", [])
-    return [row["stem"] for row in sorted(pictures, key=lambda row: (row["iou"], row["stem"]))[:count]]
+class Quality(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Every model's quality on the same pictures, or the reason why there is none."""
+
+    skipped: str | None = None
+    source: str = "none"
+    pictures: int = 0
+    sets: dict[str, int] = {}
+    stretch: bool = False
+    reference: str = ""
+    models: dict[str, Judged] = {}
 
 
-def write_report(
-    folder: Path,
-    report: dict[str, Any],
-    thumbnails: Mapping[str, Mapping[str, bytes]],
-    sensitivity: Sequence[Path] = (),
-    breaches: Sequence[str] | None = None,
-) -> list[Path]:
-    """Write `report.json`, `report.html` and `report.md` into `folder`, each atomically, and return their paths.
+class Ratio(msgspec.Struct, frozen=True):
+    """A model's time to the first model's: the median of the rounds' ratios and its 95 % confidence interval."""
 
-    `thumbnails` are `eval.quality.masks_of`'s by stem; `sensitivity` are SVG or PNG files to show; `breaches` is the
-    gate's verdict, where it has been asked.
-    """
-    from .html import render_html
-    from .markdown import render_markdown
+    median: float
+    low: float
+    high: float
+    pairs: int
 
-    paths = [folder / f"report.{suffix}" for suffix in ("json", "html", "md")]
-    write_json(paths[0], json.loads(json.dumps(report)))  # NumPy's floats become JSON's
-    for path, text in (
-        (paths[1], render_html(report, thumbnails, sensitivity, breaches)),
-        (paths[2], render_markdown(report)),
-    ):
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    return paths
+
+class MaskComparison(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An engine's mask of one picture, beside native onnxruntime's."""
+
+    picture: str
+    mean_difference: float
+    iou_with_native: float
+    max_difference: float | None = None
+    iou_with_truth: float | None = None
+    native_iou_with_truth: float | None = None
+
+
+class ModelLatency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One model on one backend: cold start, rounds, masks. What was not measured is None."""
+
+    status: Literal["measured", "failed"]
+    reason: str | None = None
+    engine_start_ms: float | None = None
+    session_ms: float | None = None
+    first_run_ms: float | None = None
+    memory_bytes: int | None = None
+    median_ms: float | None = None
+    min_ms: float | None = None
+    spread: float | None = None
+    rounds_ms: tuple[float, ...] = ()
+    ratio: Ratio | None = None
+    masks: tuple[MaskComparison, ...] = ()
+
+
+class BackendLatency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All models on one backend; `really` is what ran, as the engine says itself."""
+
+    title: str
+    status: Literal["measured", "partial", "failed", "skipped"]
+    reason: str | None = None
+    rounds: int = 0
+    really: dict[str, Any] = {}
+    adapter: dict[str, Any] | None = None
+    models: dict[str, ModelLatency] = {}
+
+    @property
+    def has_times(self) -> bool:
+        """Whether any model was timed."""
+        return any(entry.median_ms is not None for entry in self.models.values())
+
+    @property
+    def setting(self) -> str:
+        """Browser, engine, threads and rounds, for a caption."""
+        parts = [str(self.really[key]) for key in ("browser", "node", "engine") if key in self.really]
+        threads = self.really.get("threads", 1)
+        parts += [f"{threads} threads"] if threads > 1 else []
+        return " · ".join([*parts, f"{self.rounds} rounds"])
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the figures were measured on."""
+
+    cpu: str
+    cores: int | None
+    system: str = ""
+    load_1m_at_start: float | None = None
+    load_1m_at_end: float | None = None
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Every backend, or the reason why there is none."""
+
+    skipped: str | None = None
+    baseline: str = ""  # the model that ratios are to
+    machine: Machine | None = None
+    settings: dict[str, Any] = {}
+    measured_for_s: float | None = None
+    backends: dict[str, BackendLatency] = {}
+
+
+class ModelEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was judged; `stage` and `settings` are its sidecar's where that speaks of these bytes."""
+
+    name: str
+    file: str
+    sha256: str
+    size: TransferSizes
+    graph: GraphFacts | None = None  # of an ONNX file
+    stage: str | None = None
+    settings: dict[str, Any] = {}
+
+
+class Report(Document, frozen=True, kw_only=True, omit_defaults=True):
+    """One evaluation. The first model is the one that others are compared with."""
+
+    KIND: ClassVar[str] = "report"
+    CURE: ClassVar[str] = "make it with `u2net eval`"
+
+    date: str
+    models: tuple[ModelEntry, ...]
+    quality: Quality
+    latency: Latency
+    commit: str | None = None
+    libraries: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        if not self.models:
+            raise ValueError("models is empty")
+        absent = {model.name for model in self.models} - self.quality.models.keys()
+        if self.quality.models and absent:
+            raise ValueError(f"quality.models lacks {', '.join(sorted(absent))}")
+
+    @property
+    def names(self) -> list[str]:
+        """The models' names, in the order in which they were given."""
+        return [model.name for model in self.models]
+
+
+def load_report(path: str | os.PathLike[str]) -> Report:
+    """Read a report's JSON. Raises `ArtifactError` where it is missing, damaged or of another schema."""
+    return read_json(path, Report)

@@ -1,4 +1,4 @@
-"""How fast and how frugal the runner is, and whether it survives being killed: `python -m eval.throughput`.
+"""How fast and how frugal the runner is, and whether it survives being killed.
 
 - **Throughput**: images a second of `python -m u2net FOLDER -o OUT` for `fast` and `balanced`, start-up included, on
   100 procedural photographs of 2 megapixels (JPEG) or a folder of your own.
@@ -12,7 +12,6 @@ Wall time depends on what else the machine does; `cpu_s` (user and system time o
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -31,12 +30,11 @@ import numpy as np
 from PIL import Image
 
 from datasets.synthetic import SyntheticSet
-from u2net.errors import ConfigError, QualityError, U2NetError
-from u2net.files import write_json
+from u2net.errors import QualityError
 from u2net.infer import available_cores
 from u2net.remover import default_model
 
-__all__ = ["kill_test", "main", "make_photographs"]
+__all__ = ["kill_test", "make_photographs", "measure", "throughput_text"]
 
 BARS = {"fast": 6.0, "balanced": 3.0}  # images a second on two cores
 START_UP_S = 0.6
@@ -182,47 +180,31 @@ def kill_test(model: Path, folder: Path, scratch: Path, kills: int, seed: int = 
     return figures
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status: 1 where a bar is missed and `--gate` is given."""
-    parser = argparse.ArgumentParser(prog="python -m eval.throughput", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--model", type=Path, metavar="X.onnx", help="default: the runner's own")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="photographs to use instead of procedural ones")
-    parser.add_argument("--count", type=int, default=100, help="procedural photographs (default 100)")
-    parser.add_argument("--presets", default="fast,balanced", help="which presets (default fast,balanced)")
-    parser.add_argument("--jobs", type=int, metavar="N", help="of the command (default: its own)")
-    parser.add_argument("--kill", type=int, metavar="N", help="only the kill test, with N kills")
-    parser.add_argument("--gate", action="store_true", help="fail where a bar is missed")
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the figures")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    options = parser.parse_args(argv)
-    try:
-        if options.count < 1:
-            raise ConfigError(f"count must be at least 1, got {options.count}")
-        model = (options.model or default_model()).absolute()
-        with tempfile.TemporaryDirectory(prefix="u2net-throughput-") as name:
-            figures = _measure(options, model, Path(name))
-    except U2NetError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    if options.out is not None:
-        write_json(options.out, figures)
-    print(json.dumps(figures, indent=2) if options.json else _text(figures))
-    return 1 if options.gate and figures.get("missed") else 0
+def measure(
+    model: Path | None, data: Path | None, count: int, presets: Sequence[str], jobs: int | None = None, kills: int = 0
+) -> dict[str, Any]:
+    """The figures over the photographs of `data`, or `count` procedural ones; with `kills` those of `kill_test` alone.
+
+    `missed` names the bars that are missed. Raises `QualityError` where the command fails.
+    """
+    used = (model or default_model()).absolute()
+    with tempfile.TemporaryDirectory(prefix="u2net-throughput-") as name:
+        scratch = Path(name)
+        folder = data
+        if folder is None:
+            folder = scratch / "photographs"
+            make_photographs(folder, count)
+        if kills:
+            return {"model": str(used), "kill": kill_test(used, folder, scratch, kills)}
+        return _figures(used, folder, scratch, presets, jobs)
 
 
-def _measure(options: argparse.Namespace, model: Path, scratch: Path) -> dict[str, Any]:
-    folder = options.data
-    if folder is None:
-        folder = scratch / "photographs"
-        make_photographs(folder, options.count)
-    if options.kill:
-        return {"model": str(model), "kill": kill_test(model, folder, scratch, options.kill)}
-    first = sorted(path for path in folder.iterdir() if path.is_file())[0]
+def _figures(model: Path, folder: Path, scratch: Path, presets: Sequence[str], jobs: int | None) -> dict[str, Any]:
+    first = min(path for path in folder.iterdir() if path.is_file())
     large = scratch / "large"
     make_photographs(large, 1, TWELVE_MEGAPIXELS)
-    presets = options.presets.split(",")
     figures: dict[str, Any] = {"model": str(model), "cores": available_cores(), "load": round(os.getloadavg()[0], 1)}
-    figures["presets"] = {p: measure_throughput(model, folder, scratch, p, options.jobs) for p in presets}
+    figures["presets"] = {p: measure_throughput(model, folder, scratch, p, jobs) for p in presets}
     figures["start_up_s"] = round(measure_start_up(model, first, scratch), 3)
     picture = large / "photo-0000.jpg"
     figures["memory_mb"] = {p: round(measure_memory(model, picture, scratch, p), 1) for p in presets}
@@ -233,7 +215,8 @@ def _measure(options: argparse.Namespace, model: Path, scratch: Path) -> dict[st
     return figures
 
 
-def _text(figures: dict[str, Any]) -> str:
+def throughput_text(figures: dict[str, Any]) -> str:
+    """The figures, a line each."""
     if "kill" in figures:
         kill = figures["kill"]
         return f"{kill['kills']} kills of a batch of {kill['images']}: every output right, none written twice"
@@ -248,7 +231,3 @@ def _text(figures: dict[str, Any]) -> str:
     if figures["missed"]:
         lines.append("missed: " + ", ".join(figures["missed"]))
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

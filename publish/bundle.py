@@ -24,7 +24,9 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from eval.gate import judge_report, load_policy, load_report
+from eval.gate import judge_report
+from eval.policy import load_policy
+from eval.report import load_report
 from export.ort_format import write_ort
 from u2net.artifact import verify_artifact
 from u2net.errors import ArtifactError, ConfigError, OutputError, QualityError
@@ -212,13 +214,13 @@ def _require_chain(sidecars: dict[str, dict[str, Any]]) -> None:
 def _require_pass(settings: BundleSettings, sidecars: dict[str, dict[str, Any]]) -> None:
     """Nothing is published unmeasured: the report must be about these very files, and keep the policy."""
     report = load_report(settings.report / "report.json")
-    judged = {model.get("sha256") for model in report["models"]}
+    judged = {model.sha256 for model in report.models}
     for precision in ("fp32", "int8"):
         if sidecars[precision]["sha256"] not in judged:
             raise ArtifactError(
                 f"{settings.report / 'report.json'} is not about this {precision}.onnx: run `make eval`"
             )
-    breaches = judge_report(report, load_policy(settings.policy))
+    breaches = judge_report(report, load_policy(settings.policy)).breaches
     if breaches:
         more = f" (and {len(breaches) - 3} more)" if len(breaches) > 3 else ""
         raise QualityError("the gate fails: " + "; ".join(map(str, breaches[:3])) + more)

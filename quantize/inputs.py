@@ -8,7 +8,7 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
-from u2net.preprocess import resize_for_network, to_tensor
+from u2net.preprocess import network_input
 
 from .graph import FloatGraph, Interface
 
@@ -40,12 +40,7 @@ class NetworkInputs(Sequence[npt.NDArray]):
             return NetworkInputs(self.pictures[index], self.size, self.interface)
         if not 0 <= index < len(self):
             raise IndexError(index)
-        picture = self.pictures[index]
-        if self.interface == "tensor":
-            return to_tensor(picture, self.size)
-        pixels = np.full((1, self.size, self.size, 4), 255, np.uint8)
-        pixels[0, ..., :3] = np.floor(resize_for_network(picture, self.size) + np.float32(0.5)).clip(0, 255)
-        return pixels
+        return network_input(self.pictures[index], self.size, self.interface)
 
 
 def network_inputs(graph: FloatGraph, pictures: Sequence[ByteArray]) -> NetworkInputs:

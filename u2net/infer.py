@@ -19,7 +19,7 @@ import numpy.typing as npt
 from .errors import ConfigError, ModelError, U2NetError
 from .files import check_path
 from .onnx_scan import OnnxSummary, scan
-from .preprocess import normalise, resize_for_network
+from .preprocess import network_input
 
 if TYPE_CHECKING:
     from .runtime import onnxruntime
@@ -82,14 +82,8 @@ class Session:
 
     def prepare(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.generic]:
         """The network's input for a picture, uint8 (H, W, 3): float (1, 3, size, size) or uint8 (1, size, size, 4)."""
-        picture = resize_for_network(rgb, self.size)
-        if self.interface == "tensor":
-            tensor = normalise(picture)
-            return tensor.astype(np.float16) if self._input.type == "tensor(float16)" else tensor
-        pixels = np.full((1, self.size, self.size, _IMAGE_CHANNELS), 255, np.uint8)
-        np.floor(picture + np.float32(0.5), out=picture)
-        pixels[0, :, :, :3] = picture
-        return pixels
+        prepared = network_input(rgb, self.size, self.interface)
+        return prepared.astype(np.float16) if self._input.type == "tensor(float16)" else prepared
 
     def run(self, tensor: npt.NDArray[np.generic]) -> FloatArray:
         """The saliency map, float32 (size, size) in [0, 1], of an input made by `prepare`."""

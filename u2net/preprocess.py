@@ -32,9 +32,11 @@ __all__ = [
     "STD",
     "bilinear_taps",
     "min_max",
+    "network_input",
     "normalise",
     "resize_bilinear",
     "resize_for_network",
+    "to_pixels",
     "to_tensor",
 ]
 
@@ -109,6 +111,23 @@ def normalise(picture: FloatArray) -> FloatArray:
 def to_tensor(rgb: ByteArray, size: int) -> FloatArray:
     """Steps 1 to 4: uint8 (H, W, 3) to float32 (1, 3, size, size)."""
     return normalise(resize_for_network(rgb, size))
+
+
+def to_pixels(picture: FloatArray) -> ByteArray:
+    """Step 2's float32 (size, size, 3) in [0, 255] as the `image` interface takes it: uint8 (1, size, size, 4)."""
+    height, width, _ = picture.shape
+    pixels = np.full((1, height, width, 4), 255, np.uint8)
+    pixels[0, :, :, :3] = np.clip(np.floor(picture + np.float32(0.5)), 0, 255)
+    return pixels
+
+
+def network_input(rgb: ByteArray, size: int, interface: str) -> FloatArray | ByteArray:
+    """What a network takes for a picture, uint8 (H, W, 3).
+
+    float32 (1, 3, size, size) for the `tensor` interface, uint8 (1, size, size, 4) for `image`.
+    """
+    picture = resize_for_network(rgb, size)
+    return normalise(picture) if interface == "tensor" else to_pixels(picture)
 
 
 def min_max(saliency: FloatArray) -> FloatArray:

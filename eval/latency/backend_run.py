@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from u2net.commandline import Progress
 from u2net.errors import U2NetError
 
 from .engines import Backend, Engine, EngineDied, EngineError
@@ -16,9 +17,8 @@ from .prepared import Prepared
 from .settings import LatencySettings
 from .statistics import summary_of_rounds
 
-__all__ = ["BackendRun", "Progress", "Save", "Unavailable"]
+__all__ = ["BackendRun", "Save", "Unavailable"]
 
-Progress = Callable[[str, float], None]
 Save = Callable[[dict[str, Any]], None]
 
 
@@ -60,7 +60,7 @@ class BackendRun:
         for index, model in enumerate(models):
             if not self.backend.runs(model.is_packed):
                 continue
-            progress(f"{self.backend.title}: {model.name} cold", index / (2 * len(models)))
+            progress(self.backend.title, index, len(models) + self.settings.rounds)
             entry: dict[str, Any] = {"status": "measured"}
             self.record["models"][model.name] = entry
             try:
@@ -94,7 +94,7 @@ class BackendRun:
 
     def _open(self) -> Engine:
         try:
-            engine = self.backend.open(self.origin, self.settings.software_gpu)
+            engine = self.backend.open(self.origin, self.settings.software_webgpu)
         except EngineDied:
             raise
         except EngineError as error:
@@ -104,7 +104,7 @@ class BackendRun:
                 adapter = engine.call("adapter")
                 if adapter is None:
                     raise Unavailable("this browser has no WebGPU adapter")
-                if adapter["software"] and not self.settings.software_gpu:
+                if adapter["software"] and not self.settings.software_webgpu:
                     raise Unavailable("the only WebGPU adapter is a software one, whose times mean nothing")
                 self.record["adapter"] = adapter
             self.engine_start_ms = engine.call("start", {"provider": self.backend.provider, "threads": self.threads})[
@@ -180,9 +180,9 @@ class BackendRun:
 
     def _rounds(self, engine: Engine, progress: Progress) -> None:
         """Interleaved rounds until every ratio has settled."""
-        settings, title = self.settings, self.backend.title
-        for number in range(max(settings.rounds, settings.max_rounds)):
-            progress(f"{title}: round {number + 1}", 0.5 + 0.49 * min(1.0, number / settings.rounds))
+        settings, cold = self.settings, len(self.prepared.models)
+        for number in range(settings.most_rounds):
+            progress(self.backend.title, cold + min(number, settings.rounds - 1), cold + settings.rounds)
             order = self.running if number % 2 == 0 else self.running[::-1]
             timed = {
                 index: engine.call("run", self.prepared.question(index, number % len(self.prepared.pictures)))["ms"]

@@ -12,9 +12,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from engine.runtime import EngineSession
+from u2net.agreement import mask_iou
 from u2net.errors import ModelError
 from u2net.files import write_bytes
 from u2net.preprocess import resize_bilinear
+from u2net.sampling import to_alpha
 
 from .engines import BACKENDS, EngineError
 from .pictures import Picture
@@ -66,7 +68,7 @@ def compare(mask: MaskArray, native: MaskArray, picture: Picture) -> dict[str, A
         "picture": picture.name,
         "max_difference": float(difference.max()),
         "mean_difference": float(difference.mean()),
-        "iou_with_native": _iou(mask > 0.5, native > 0.5),
+        "iou_with_native": mask_iou(mask > 0.5, native > 0.5),
     }
     if picture.truth is not None:
         row["iou_with_truth"] = _truth_iou(mask, picture.truth)
@@ -74,17 +76,12 @@ def compare(mask: MaskArray, native: MaskArray, picture: Picture) -> dict[str, A
     return row
 
 
-def _iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
-    union = np.count_nonzero(a | b)
-    return float(np.count_nonzero(a & b) / union) if union else 1.0
-
-
 def _truth_iou(mask: MaskArray, truth: npt.NDArray[np.bool_]) -> float:
-    return _iou(resize_bilinear(mask, *truth.shape) > 0.5, truth)
+    return mask_iou(resize_bilinear(mask, *truth.shape) > 0.5, truth)
 
 
 def write_mask(path: Path, mask: MaskArray) -> None:
     """Write `mask` as an 8-bit grey PNG."""
     buffer = io.BytesIO()
-    Image.fromarray(np.floor(mask * 255 + 0.5).clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
+    Image.fromarray(to_alpha(mask)).save(buffer, "PNG")
     write_bytes(path, buffer.getvalue())

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from eval.models import Candidate
+from u2net.commandline import Progress
 from u2net.errors import ConfigError, ModelError
 
-from .backend_run import BackendRun, Progress, Save, Unavailable
+from .backend_run import BackendRun, Save, Unavailable
 from .engines import BACKENDS, EngineDied, EngineError
 from .masks import reference_masks
 from .pictures import Picture
@@ -31,7 +32,7 @@ def measure_latency(
     pictures: Sequence[Picture],
     settings: LatencySettings | None = None,
     *,
-    progress: Progress = lambda message, done: None,
+    progress: Progress = lambda what, done, total: None,
     save: Save = lambda partial: None,
     masks_folder: Path | None = None,
 ) -> dict[str, Any]:
@@ -57,8 +58,9 @@ def measure_latency(
     asked = settings.backends or (*BROWSER_BACKENDS, "native")
     started = time.monotonic()
     with BenchServer(prepared.model_bytes, prepared.feed_bytes, settings.port) as server:
-        progress("native reference masks", 0.0)
+        progress("native reference masks", 0, 1)
         reference = reference_masks(prepared, server.origin)
+        progress("native reference masks", 1, 1)
         queue = list(asked)
         while queue:
             name = queue.pop(0)
@@ -76,6 +78,7 @@ def measure_latency(
                 record |= {"status": "partial" if run.rounds_done else "failed", "reason": str(error)}
             except EngineError as error:
                 record |= {"status": "failed", "reason": str(error)}
+            progress(run.backend.title, 1, 1)
             run.summarise()
             save(result)
     result["measured_for_s"] = round(time.monotonic() - started, 1)

@@ -23,7 +23,7 @@ class Picture:
     truth: npt.NDArray[np.bool_] | None = None
 
 
-def load_pictures(image: str | None, data: str | None, count: int = 3) -> list[Picture]:
+def load_pictures(image: Path | None, data: Path | None, count: int = 3) -> list[Picture]:
     """The test pictures: the one at `image`, else `count` pairs spread over the folder `data`, else procedural ones."""
     if image is not None:
         try:

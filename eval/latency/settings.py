@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from annotated_doc import Doc
 
 from u2net.errors import ConfigError
 
@@ -12,19 +15,27 @@ from .engines import BACKENDS
 __all__ = ["LatencySettings"]
 
 
+def _threads() -> int:
+    return min(4, max(2, os.cpu_count() or 2))
+
+
 @dataclass(frozen=True)
 class LatencySettings:
     """How latency is measured. Raises `ConfigError` on values that cannot work."""
 
     backends: tuple[str, ...] = ()  # empty: all browser backends that this machine has, and native
-    rounds: int = 12  # the least for a 95 % interval that leaves out two outliers on either side
-    max_rounds: int = 36  # a noisy machine stops here, with a wider interval
+    rounds: Annotated[int, Doc("least rounds")] = 12  # for a 95 % interval that leaves out two outliers on either side
+    max_rounds: Annotated[int | None, Doc("most rounds, while ratios are not within ±2 % (3 × --rounds)")] = (
+        None  # a noisy machine stops there, with a wider interval
+    )
     precision: float = 0.02  # ±2 %: well inside the 5 % within which two runs are to agree
     warmup: int = 2  # the first run tiers up the wasm, the second fills the caches
-    cold_starts: int = 3  # a median of three leaves out one hiccup
-    threads: int = field(default_factory=lambda: min(4, max(2, os.cpu_count() or 2)))  # engine's own cap is 4
-    port: int = 0  # any free one
-    software_gpu: bool = False  # software WebGPU computes the right mask in absurd time: for tests of the path only
+    cold_starts: Annotated[int, Doc("fresh starts of each model")] = 3  # a median of three leaves out one hiccup
+    threads: Annotated[int, Doc("threads of wasm-threads")] = field(default_factory=_threads)  # engine's own cap is 4
+    port: Annotated[int, Doc("port of the loopback server (0: any free one)")] = 0  # any free one
+    software_webgpu: Annotated[bool, Doc("accept a software WebGPU adapter (slow; right masks)")] = (
+        False  # it computes the right mask in absurd time: for tests of the path only
+    )
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.backends if name not in BACKENDS]
@@ -34,3 +45,8 @@ class LatencySettings:
             raise ConfigError("latency needs rounds ≥ 1, warmup ≥ 0, cold_starts ≥ 1 and threads ≥ 2")
         if not 0 <= self.port < 65536:
             raise ConfigError(f"there is no port {self.port}")
+
+    @property
+    def most_rounds(self) -> int:
+        """How many rounds end the measurement in any case."""
+        return max(self.rounds, 3 * self.rounds if self.max_rounds is None else self.max_rounds)

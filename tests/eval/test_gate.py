@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,57 +14,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval.gate import Baseline, Policy, figure, judge_report, load_policy, load_report, run_baseline, trimmed
+from eval.baseline import load_baseline
+from eval.cli import main
+from eval.figures import figure
+from eval.gate import judge_report
+from eval.measures import FLAWS, MASK
+from eval.policy import Policy, load_policy
+from eval.report import MaskMeans, load_report
 from tests.support.paths import ROOT
+from tests.support.reports import as_report, latency_entry, report_value
 from u2net.errors import ArtifactError, ConfigError
-
-NO_GRAPH = {"dead_convolutions": [], "integer_share": 0.0, "gmacs": 19.8}
-
-
-def model_entry(name: str, **graph: Any) -> dict[str, Any]:
-    size = {"raw_bytes": 4_500_000, "gzip_bytes": 4_200_000, "brotli_bytes": 4_000_000, "brotli_quality": 11}
-    return {"name": name, "file": "x.onnx", "sha256": "0" * 64, "size": size, "graph": {**NO_GRAPH, **graph}}
-
-
-def latency_entry(ratio: float) -> dict[str, Any]:
-    return {
-        "status": "measured",
-        "median_ms": 1000 * ratio,
-        "ratio": {"median": ratio, "low": ratio - 0.01, "high": ratio + 0.01, "pairs": 12},
-        "masks": [{"picture": "a", "mean_difference": 1e-6, "iou_with_native": 0.999}],
-    }
-
-
-def quality_entry(iou: float, agreement: float) -> dict[str, Any]:
-    values = {"iou": iou, "mae": 0.04, "boundary_iou": 0.7, "count": 100, "constant": 0, "mattes": 0}
-    return {
-        "overall": values,
-        "sets": {"ecssd": values},
-        "agreement": {"iou": agreement, "iou_p5": 0.95, "iou_worst": 0.9, "mae": 1 - agreement},
-    }
 
 
 @pytest.fixture
 def report() -> dict[str, Any]:
-    return {
-        "schema_version": 1,
-        "date": "2026-01-01",
-        "models": [model_entry("small/fp32"), model_entry("small/int8", integer_share=0.99)],
-        "quality": {
-            "source": "photographs",
-            "pictures": 100,
-            "models": {"small/fp32": quality_entry(0.85, 1.0), "small/int8": quality_entry(0.845, 0.99)},
-        },
-        "latency": {
-            "backends": {
-                "wasm": {
-                    "title": "wasm",
-                    "status": "measured",
-                    "models": {"small/fp32": latency_entry(1.0), "small/int8": latency_entry(0.6)},
-                }
-            }
-        },
-    }
+    return report_value()
+
+
+def breaches_of(report: dict[str, Any], policy: Policy, **options: Any) -> list[str]:
+    return [str(breach) for breach in judge_report(as_report(report), policy, **options).breaches]
 
 
 def policy_of(tmp_path: Path, text: str, require: str = "") -> Policy:
@@ -95,11 +64,11 @@ def check(what: str, bound: str, models: str = "*/int8") -> str:
     ],
 )
 def test_bounds(report, tmp_path, what, passes, fails, reason):
-    assert judge_report(report, policy_of(tmp_path, check(what, passes))) == []
-    (breach,) = judge_report(report, policy_of(tmp_path, check(what, fails)))
-    assert str(breach).startswith(f"small/int8: {what} is ")
-    assert reason in str(breach)
-    assert str(breach).endswith("(so it is)")
+    assert breaches_of(report, policy_of(tmp_path, check(what, passes))) == []
+    (breach,) = breaches_of(report, policy_of(tmp_path, check(what, fails)))
+    assert breach.startswith(f"small/int8: {what} is ")
+    assert reason in breach
+    assert breach.endswith("(so it is)")
 
 
 def worse_iou(r):
@@ -129,18 +98,12 @@ def slower(r):
 )
 def test_against_a_baseline(report, tmp_path, change, what, bound, reason):
     write(tmp_path / "report.json", report)
-    assert run_baseline(arguments(report=tmp_path / "report.json", out=tmp_path / "base.json")) == 0
+    assert main(["baseline", str(tmp_path / "report.json"), "--out", str(tmp_path / "base.json")]) == 0
     policy = policy_of(tmp_path, check(what, bound), 'baseline = "base.json"')
-    assert judge_report(report, policy) == []
+    assert breaches_of(report, policy, needs_baseline=True) == []
     change(report)
-    (breach,) = judge_report(report, policy)
-    assert reason in str(breach)
-
-
-def arguments(**values: Any) -> Any:
-    import argparse
-
-    return argparse.Namespace(json=False, **values)
+    (breach,) = breaches_of(report, policy)
+    assert reason in breach
 
 
 def write(path: Path, value: Any) -> Path:
@@ -150,6 +113,13 @@ def write(path: Path, value: Any) -> Path:
 
 def missing_model(r):
     r["models"].pop()
+
+
+def older(r):
+    """A report from before the flaws were measured."""
+    for judged in r["quality"]["models"].values():
+        for name in FLAWS:
+            del judged["overall"][name]
 
 
 def skipped_quality(r):
@@ -172,14 +142,6 @@ def failed_model(r):
     r["latency"]["backends"]["wasm"]["models"]["small/int8"] = {"status": "failed", "reason": "no kernel"}
 
 
-def lost_figure(r):
-    del r["quality"]["models"]["small/int8"]["overall"]["iou"]
-
-
-def not_a_number(r):
-    r["quality"]["models"]["small/int8"]["overall"]["iou"] = float("nan")
-
-
 @pytest.mark.parametrize(
     ("change", "what", "reason"),
     [
@@ -189,8 +151,8 @@ def not_a_number(r):
         (failed_backend, "latency.wasm.ratio", "wasm was failed (no Chromium found)"),
         (partial_backend, "latency.wasm.ratio", "wasm ended early (the browser died)"),
         (failed_model, "latency.wasm.ratio", "wasm was measured (no kernel)"),
-        (lost_figure, "quality.iou", "quality.iou is missing from the report"),
-        (not_a_number, "quality.iou", "quality.iou is missing from the report"),
+        (lambda r: older(r), "quality.holes", "quality.holes is missing from the report"),
+        (lambda r: None, "quality.skipped", "is not a figure that a report has"),
         (lambda r: None, "quality.davis.iou", "the set davis was not judged"),
         (lambda r: None, "quality.sad", "no picture has a true matte"),
         (lambda r: None, "latency.webgpu.ratio", "webgpu was not measured"),
@@ -200,28 +162,85 @@ def not_a_number(r):
 )
 def test_what_is_missing_fails(report, tmp_path, change, what, reason):
     change(report)
-    breaches = [str(b) for b in judge_report(report, policy_of(tmp_path, check(what, "floor = 0"), "pictures = 0"))]
+    breaches = breaches_of(report, policy_of(tmp_path, check(what, "floor = 0"), "pictures = 0"))
     assert len(breaches) == 1
     assert reason in breaches[0]
 
 
-def test_missing_baseline_fails(report, tmp_path):
-    text = check("quality.iou", "below_baseline = 0.01")
-    (breach,) = judge_report(report, policy_of(tmp_path, text))
-    assert "the policy names no baseline" in str(breach)
-    with pytest.raises(ArtifactError, match=r"the baseline .* cannot be read"):
-        judge_report(report, policy_of(tmp_path, text, 'baseline = "none.json"'))
+def test_first_run_on_own_data_says_so(report, tmp_path):
+    """No baseline yet is one line with its cure, not a breach for each check; asked for, it is one breach."""
+    text = check("quality.iou", "below_baseline = 0.01") + check("quality.iou", "floor = 0.8\nbelow_baseline = 0.01")
+    policy = policy_of(tmp_path, text, 'baseline = "base.json"')
     other = copy.deepcopy(report)
     other["quality"]["source"] = "other photographs"
-    key = Baseline.key(other)
-    write(tmp_path / "base.json", {"schema_version": 1, "reports": {key: trimmed(other)}})
-    (breach,) = judge_report(report, policy_of(tmp_path, text, 'baseline = "base.json"'))
-    assert "the baseline has no small/int8 on this data" in str(breach)
+    for _ in range(2):  # without the file, and with one that knows other data
+        verdict = judge_report(as_report(report), policy)
+        assert verdict.passed and verdict.changes == ()
+        assert verdict.note.startswith("no baseline yet for photographs × 100: small/fp32: run `u2net eval baseline ")
+        assert str(tmp_path / "base.json") in verdict.note
+        (breach,) = breaches_of(report, policy, needs_baseline=True)
+        assert breach.startswith("baseline: no baseline yet")
+        write(tmp_path / "report.json", other)
+        assert main(["baseline", str(tmp_path / "report.json"), "--out", str(tmp_path / "base.json")]) == 0
+    report["quality"]["models"]["small/int8"]["overall"]["iou"] = 0.7
+    (breach,) = breaches_of(report, policy)  # what needs no baseline is still held
+    assert "below the floor 0.8" in breach
+
+
+def test_a_model_that_the_baseline_lacks_is_a_breach(report, tmp_path):
+    text = check("quality.iou", "below_baseline = 0.01")
+    (breach,) = breaches_of(report, policy_of(tmp_path, text))
+    assert "the policy names no baseline" in breach
+    base = tmp_path / "base.json"
+    write(tmp_path / "report.json", report)
+    assert main(["baseline", str(tmp_path / "report.json"), "--out", str(base)]) == 0
+    value = json.loads(base.read_bytes())
+    (old,) = value["reports"].values()
+    old["models"].pop()
+    del old["quality"]["models"]["small/int8"]
+    write(base, value)
+    (breach,) = breaches_of(report, policy_of(tmp_path, text, 'baseline = "base.json"'))
+    assert "the baseline has no small/int8 on this data" in breach
+
+
+def test_a_baseline_keeps_what_it_knows(report, tmp_path):
+    base, path = tmp_path / "base.json", write(tmp_path / "report.json", report)
+    other = {**report, "quality": {**report["quality"], "source": "others"}}
+    for value in (report, other, report):
+        write(path, value)
+        assert main(["baseline", str(path), "--out", str(base)]) == 0
+    baseline = load_baseline(base)
+    assert sorted(baseline.reports) == ["others × 100: small/fp32", "photographs × 100: small/fp32"]
+    kept = baseline.reports["others × 100: small/fp32"]
+    assert all(judged.pictures == () for judged in kept.quality.models.values())
+    assert base.stat().st_size < 2 * path.stat().st_size
+    assert main(["baseline", str(path), "--out", str(tmp_path / "again.json")]) == 0
+    assert load_baseline(tmp_path / "again.json").of(as_report(report)) == baseline.of(as_report(report))
+
+
+def test_the_gate_says_how_sure_a_difference_is(report, tmp_path):
+    base, path = tmp_path / "base.json", write(tmp_path / "report.json", report)
+    assert main(["baseline", str(path), "--out", str(base)]) == 0
+    policy = policy_of(tmp_path, check("quality.iou", "below_baseline = 0.01"), 'baseline = "base.json"')
+    judged = report["quality"]["models"]["small/int8"]
+    judged["overall"]["iou"] -= 0.03
+    for i, row in enumerate(judged["pictures"]):
+        row["iou"] -= 0.03 + (i - 4.5) / 1000
+    verdict = judge_report(as_report(report), policy)
+    (breach,) = verdict.breaches
+    assert "worse than the baseline's 0.845 by more than 0.01 (difference -0.0300, 95 % -0.0318 to -0.0282)" in str(
+        breach
+    )
+    (worse,) = [change for change in verdict.changes if change.is_worse]
+    assert (worse.model, worse.title) == ("small/int8", "IoU") and not worse.is_better
+    assert worse.interval is not None and worse.interval.low <= -0.03 <= worse.interval.high
+    same = [change for change in verdict.changes if change is not worse]
+    assert len(same) >= 8 and not any(change.is_worse or change.is_better for change in same)
 
 
 def test_requirements(report, tmp_path):
     require = 'pictures = 297\nbackends = ["wasm", "webgpu"]'
-    breaches = [str(b) for b in judge_report(report, policy_of(tmp_path, check("integer_share", "floor = 0"), require))]
+    breaches = breaches_of(report, policy_of(tmp_path, check("integer_share", "floor = 0"), require))
     assert breaches == [
         "quality: 100 pictures were judged, 297 are required",
         "latency.webgpu: required, but not measured",
@@ -232,51 +251,131 @@ def test_requirements(report, tmp_path):
     ("text", "message"),
     [
         ("schema_version = 2", "schema version 1"),
-        ("schema_version = 1", "checks nothing"),
-        ("schema_version = 1\nnonsense = 1\n[[check]]\nwhat='a'\nfloor=1", "unknown part: nonsense"),
+        ("schema_version = 1", "check is missing"),
+        ("schema_version = 1\ncheck = []", "nothing is checked"),
+        ("schema_version = 1\nnonsense = 1\n[[check]]\nwhat='a'\nfloor=1", "nonsense is not known"),
         ("schema_version = 1\n[[check]]\nwhat='quality.iou'", "says nothing"),
-        ("schema_version = 1\n[[check]]\nwhat='quality.iou'\nflor=1", "the bound 'flor' is unknown"),
-        ("schema_version = 1\n[[check]]\nwhat='quality.iou'\nfloor='high'", "says nothing"),
-        ("schema_version = 1\n[[check]]\nwhat='quality.iou'\nfloor=nan", "says nothing"),
-        ("not toml at all", "not TOML"),
+        ("schema_version = 1\n[[check]]\nwhat='quality.iou'\nflor=1", "flor is not known"),
+        ("schema_version = 1\n[[check]]\nwhat='quality.iou'\nfloor='high'", r"check\[0\].floor: expected float"),
+        ("schema_version = 1\n[[check]]\nwhat='quality.iou'\nfloor=nan", "finite number"),
+        (
+            "schema_version = 1\n[require]\npictures = 'x'\n[[check]]\nwhat='a'\nfloor=1",
+            "require.pictures: expected int",
+        ),
+        (
+            "schema_version = 1\n[require]\npictures = -1\n[[check]]\nwhat='a'\nfloor=1",
+            "require.pictures: expected int",
+        ),
+        (
+            "schema_version = 1\n[require]\nbackends = 3\n[[check]]\nwhat='a'\nfloor=1",
+            "require.backends: expected array",
+        ),
+        (
+            "schema_version = 1\n[require]\nbackends = 'wasm'\n[[check]]\nwhat='a'\nfloor=1",
+            "require.backends: expected",
+        ),
+        ("schema_version = 1\n[require]\nbaseline = 3\n[[check]]\nwhat='a'\nfloor=1", "require.baseline: expected str"),
+        ("schema_version = 1\ncheck = 'all'", "check: expected array"),
+        ("schema_version = 1\nrequire = 'all'\n[[check]]\nwhat='a'\nfloor=1", "require: expected object"),
+        ("not toml at all", "not valid"),
     ],
 )
 def test_policies_that_make_no_sense(tmp_path, text, message):
     path = tmp_path / "policy.toml"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as caught:
         load_policy(path)
+    assert str(caught.value).startswith(f"the policy {path} is not") and str(caught.value).isprintable()
     with pytest.raises(ConfigError, match="cannot be read"):
         load_policy(tmp_path / "none.toml")
 
 
-def test_reports_that_make_no_sense(tmp_path):
+def without(report: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """`report` without what the path `keys` leads to."""
+    part = report = copy.deepcopy(report)
+    for key in keys[:-1]:
+        part = part[key]
+    del part[keys[-1]]
+    return report
+
+
+def test_reports_that_make_no_sense(report, tmp_path):
     path = tmp_path / "report.json"
-    for text, message in (("{", "damaged"), ("[]", "schema version"), ('{"schema_version": 9}', "schema version")):
-        path.write_text(text)
-        with pytest.raises(ArtifactError, match=message):
+    for value, message in (
+        ("{", "not valid"),
+        ([], "expected object"),
+        ({"schema_version": 9}, "schema version 1"),
+        ({"schema_version": 1}, "is missing"),
+        ({**report, "models": []}, "models is empty"),
+        ({**report, "models": "small"}, "models: expected array"),
+        (without(report, "quality"), "quality is missing"),
+        (without(report, "quality", "models", "small/int8", "overall", "iou"), "iou is missing"),
+        (without(report, "quality", "models", "small/int8"), "quality.models lacks small/int8"),
+        ({**report, "latency": {"backends": {"wasm": {"title": "wasm"}}}}, "status is missing"),
+        ({**report, "latency": {"backends": []}}, "latency.backends: expected object"),
+        (json.dumps(report).replace("0.845", "NaN"), "JSON is malformed"),
+    ):
+        path.write_text(value if isinstance(value, str) else json.dumps(value))
+        with pytest.raises(ArtifactError, match=message) as caught:
             load_report(path)
-    with pytest.raises(ArtifactError, match="cannot be read"):
+        assert str(caught.value).startswith(f"the report {path} is not") and str(caught.value).isprintable()
+    with pytest.raises(ArtifactError, match=r"cannot be read.*u2net eval"):
         load_report(tmp_path / "none.json")
+
+
+def test_damaged_documents_are_one_line_at_the_command_line(report, tmp_path, capsys):
+    """A report, a policy, a baseline: damaged, of another kind, or a pipe that nobody writes to."""
+    good_report = write(tmp_path / "report.json", report)
+    good_policy = tmp_path / "policy.toml"
+    good_policy.write_text(f"schema_version = 1\n{check('quality.iou', 'below_baseline = 0.01')}")
+    bare, typed, pipe = tmp_path / "bare.json", tmp_path / "typed.toml", tmp_path / "pipe"
+    bare.write_text('{"schema_version":1}')
+    typed.write_text(f"schema_version = 1\n[require]\npictures = 'x'\n{check('quality.iou', 'floor = 1')}")
+    damaged = tmp_path / "damaged.json"
+    damaged.write_text('{"schema_version":1,"reports":{"a":{}}}')
+    os.mkfifo(pipe)
+    for arguments, message in (
+        (["gate", bare], f"the report {bare} is not valid: "),
+        (["gate", pipe], f"the report {pipe} is not a regular file"),
+        (["gate", good_report, "--policy", typed], f"the policy {typed} is not valid: require.pictures: expected int"),
+        (["gate", good_report, "--policy", pipe], f"the policy {pipe} is not a regular file"),
+        (
+            ["gate", good_report, "--policy", good_policy, "--baseline", damaged],
+            f"the baseline {damaged} is not valid: ",
+        ),
+        (["gate", good_report, "--policy", good_policy, "--baseline", pipe], f"the baseline {pipe} is not a regular"),
+        (["baseline", bare], f"the report {bare} is not valid: "),
+        (["baseline", good_report, "--out", damaged], f"the baseline {damaged} is not valid: "),
+    ):
+        assert main([str(argument) for argument in arguments]) == 1
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert printed.err.startswith(f"error: {message}") and printed.err.count("\n") == 1
+
+
+def test_the_document_has_every_measure():
+    assert {*MASK, *FLAWS} == {field for field in MaskMeans.__struct_fields__ if field != "matte"}
 
 
 def test_committed_policy_and_baseline_fit():
     policy = load_policy(ROOT / "eval" / "policy.toml")
     assert {"dead_convolutions", "constant_share", "integer_share"} <= {check.what for check in policy.checks}
     assert policy.baseline is not None
-    baseline = Baseline.load(policy.baseline)
+    baseline = load_baseline(policy.baseline)
+    assert baseline.reports
     for old in baseline.reports.values():
-        for name in (entry["name"] for entry in old["models"]):
+        for name in old.names:
             for one in policy.checks:
                 if "below_baseline" in one.bounds or ("growth" in one.bounds and name.endswith("int8")):
                     assert figure(old, name, one.what) >= 0
 
 
 def test_figures_come_from_the_model_that_was_asked_for(report):
-    assert figure(report, "small/fp32", "quality.iou") == 0.85
-    assert figure(report, "small/int8", "quality.iou") == 0.845
+    document = as_report(report)
+    assert figure(document, "small/fp32", "quality.iou") == 0.85
+    assert figure(document, "small/int8", "quality.iou") == 0.845
     with pytest.raises(LookupError):
-        figure(report, "small/int8", "quality.nothing")
+        figure(document, "small/int8", "quality.nothing")
 
 
 # ---- ruined models, judged and gated by the commands themselves ----

@@ -15,7 +15,9 @@ from PIL import Image
 from scipy import ndimage, signal
 
 from eval import bench
-from eval.metrics import BETA2, METRICS, Aggregate, Truth, quantise, score
+from eval.measures import FLAWS, MASK
+from eval.metrics import BETA2, Aggregate, Truth, score
+from u2net.sampling import to_alpha
 
 PUBLISHED = {
     "mae": "MAE",
@@ -43,7 +45,7 @@ def blob(rng: np.random.Generator, shape: tuple[int, int], spread: float = 8, le
 
 def soft(rng: np.random.Generator, mask: np.ndarray, noise: float = 0.15) -> np.ndarray:
     blurred = ndimage.gaussian_filter(mask.astype(float), 2) + rng.normal(0, noise, mask.shape)
-    return quantise(blurred)
+    return to_alpha(blurred.astype(np.float32))
 
 
 def test_published_values(shared):
@@ -134,15 +136,15 @@ def test_relaxed_boundary_f_is_its_definition():
         near_a, near_b = (ndimage.distance_transform_edt(~edge) <= 3 for edge in (a, b))
         precision, recall = (a & near_b).sum() / a.sum(), (b & near_a).sum() / b.sum()
         expected = (1 + BETA2) * precision * recall / (BETA2 * precision + recall)
-        found = score(quantise(binary.astype(float)), Truth(mask)).values["boundary_f"]
+        found = score(to_alpha(binary.astype(float)), Truth(mask)).values["boundary_f"]
         assert found == pytest.approx(expected, abs=1e-12)
 
 
 def test_matte_errors_are_their_definitions():
     """SAD and MSE directly; gradient with 2-D kernels; connectivity with another labelling, picture by picture."""
     rng = np.random.default_rng(5)
-    alpha = quantise(ndimage.gaussian_filter(blob(rng, (64, 80), 8).astype(float), 3)) / 255
-    prediction = quantise(np.clip(alpha + ndimage.gaussian_filter(rng.normal(0, 0.6, alpha.shape), 2), 0, 1))
+    alpha = to_alpha(ndimage.gaussian_filter(blob(rng, (64, 80), 8).astype(float), 3)) / 255
+    prediction = to_alpha(np.clip(alpha + ndimage.gaussian_filter(rng.normal(0, 0.6, alpha.shape), 2), 0, 1))
     found = score(prediction, Truth(alpha > 0.5, alpha)).matte
     assert found is not None
     p = prediction / 255
@@ -224,7 +226,7 @@ def test_ranges_and_mirrors(mask, random, stretch):
     rng = np.random.default_rng(random.randrange(2**32))
     prediction = rng.integers(0, 256, mask.shape, dtype=np.uint8)
     found = score(prediction, Truth(mask, mask.astype(float)), stretch)
-    assert set(found.values) == set(METRICS)
+    assert set(found.values) == {*MASK, *FLAWS}
     bound = mask.size / max(mask.size - 1, 1) + 1e-12
     for name, value in found.values.items():
         assert 0 <= value <= (bound if name.startswith("e_") else 1 + 1e-12), name

@@ -11,13 +11,16 @@ import pytest
 from PIL import Image
 
 from datasets.synthetic import SyntheticSet
-from eval import quality
-from eval.metrics import METRICS, quantise, score
+from eval import quality, thumbnails
+from eval.measures import FLAWS, MASK
+from eval.metrics import score
 from eval.models import candidates
-from eval.quality import FolderSamples, ProceduralSamples, QualitySettings, judge, masks_of, open_samples
+from eval.quality import FolderSamples, ProceduralSamples, QualitySettings, judge, open_samples
+from eval.thumbnails import ADDED, LOST, thumbnails_of
 from u2net.errors import ConfigError, DataError, ImageError, ModelError
 from u2net.infer import Session
 from u2net.preprocess import resize_bilinear
+from u2net.sampling import to_alpha
 
 ONE = QualitySettings(workers=1)
 
@@ -45,10 +48,10 @@ def test_rows_are_the_metrics_of_the_runner(folder, tiny_fp32, tmp_path):
     session = Session(tiny_fp32, threads=1)
     for sample, row in zip(samples, model["pictures"], strict=True):
         rgb, truth = sample.load()
-        mask = quantise(resize_bilinear(session.saliency(rgb), *rgb.shape[:2]))
+        mask = to_alpha(resize_bilinear(session.saliency(rgb), *rgb.shape[:2]))
         expected = score(mask, truth).values
         assert row["stem"] == sample.stem
-        for name in METRICS:
+        for name in (*MASK, *FLAWS):
             assert row[name] == pytest.approx(expected[name], abs=2e-6), name
         assert row["agreement_iou"] == 1
         assert row["agreement_mae"] == 0
@@ -170,13 +173,27 @@ def test_a_model_that_is_not_ours_is_one_line(folder, tmp_path):
         QualitySettings(workers=-1)
 
 
-def test_thumbnails(folder, tiny_fp32):
-    ((stem, pictures),) = masks_of(candidates([tiny_fp32]), FolderSamples(folder), ["left_2"])
+def test_thumbnails(folder, tiny_fp32, tmp_path):
+    other = tmp_path / "other" / "fp32.onnx"
+    other.parent.mkdir()
+    shutil.copy(tiny_fp32, other)
+    models = candidates([tiny_fp32, other])
+    ((stem, pictures),) = thumbnails_of(models, FolderSamples(folder), ["left_2"])
     assert stem == "left_2"
-    assert set(pictures) == {"input", "truth", "tiny/fp32"}
-    assert pictures["input"][:2] == b"\xff\xd8"
-    assert pictures["truth"][:4] == pictures["tiny/fp32"][:4] == b"\x89PNG"
-    assert all(len(content) < 40_000 for content in pictures.values())
+    names = [model.name for model in models]
+    assert list(pictures.masks) == names and list(pictures.differences) == names[1:]
+    assert pictures.input[:2] == b"\xff\xd8"
+    pngs = [pictures.truth, *pictures.masks.values(), *pictures.differences.values()]
+    assert all(png[:4] == b"\x89PNG" for png in pngs)
+    assert all(len(content) < 40_000 for content in (pictures.input, *pngs))
+
+
+def test_differences_show_what_is_lost_and_added():
+    first, other = np.zeros((192, 192), np.uint8), np.zeros((192, 192), np.uint8)
+    first[:96, :96] = other[:96, 96:] = 255
+    shown = np.asarray(thumbnails._difference(Image.fromarray(first), Image.fromarray(other)))
+    assert tuple(shown[40, 40]) == LOST and tuple(shown[40, 150]) == ADDED
+    assert shown[150, 150].max() < 40
 
 
 def test_small_on_photographs(shared, small_fp32):

@@ -5,21 +5,34 @@ from __future__ import annotations
 import io
 import json
 from functools import partial
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
 
-from eval.charts import Point, curves_chart, rounds_chart, scatter_chart, ticks
-from eval.html import render_html
+from eval.baseline import Baseline
+from eval.changes import change_cells
+from eval.gate import Breach, Verdict, judge_report, verdict_text
 from eval.latency.engines import EngineError, find_chromium
-from eval.markdown import render_markdown
+from eval.measures import AGREEMENT, MEASURES
 from eval.metrics import Aggregate, Truth, score
-from eval.report import faults_of, speed_backend, worst_stems, write_report
+from eval.policy import Check, Policy, Require
+from eval.render.charts import Point, curves_chart, rounds_chart, scatter_chart, ticks
+from eval.render.files import write_report
+from eval.render.findings import faults_of, speed_backend, worst_against_first, worst_against_truth
+from eval.render.html import render_html
+from eval.render.markdown import render_markdown
+from eval.report import Report, load_report
+from eval.thumbnails import Thumbnails
+from tests.support.reports import as_report, latency_entry, model_entry
+from u2net.documents import write_document
 
+CHECK = Check(what="quality.iou", below_baseline=0.5)
 NAMES = ("small/fp32", "small/int8", "<script>alert(1)</script>|x")
 VOID = {"meta", "link", "img", "br"}
 
@@ -39,53 +52,33 @@ def judged(index: int) -> dict[str, Any]:
         noisy = np.clip(mask * 255 - rng.integers(0, 90 + 40 * index, mask.shape), 0, 255).astype(np.uint8)
         scores = score(noisy, Truth(mask, mask.astype(float)))
         total.add(scores)
-        rows.append({"stem": f"set_{i}", "set": "set", **scores.values, "constant": False})
-    agreement = {"iou": 1 - index / 50, "iou_p5": 0.9, "iou_worst": 0.8, "mae": index / 100}
+        agreement = 1 - index * ((i * 5) % 12) / 100  # in another order than the truth's
+        rows.append({"stem": f"set_{i}", "set": "set", **scores.values, "constant": False, "agreement_iou": agreement})
+    overall = {"iou": 1 - index / 50, "iou_p5": 0.9, "iou_worst": 0.8, "mae": index / 100}
     sets = {"set": total.results(), "other": total.results()}
     return {
-        "overall": total.results(), "sets": sets, "curves": total.curves(), "agreement": agreement, "pictures": rows,
+        "overall": total.results(), "sets": sets, "curves": total.curves(), "agreement": overall, "pictures": rows,
     }  # fmt: skip
-
-
-def timed(ratio: float) -> dict[str, Any]:
-    return {
-        "status": "measured",
-        "engine_start_ms": 300.0,
-        "session_ms": 120.0,
-        "first_run_ms": 1500.0 * ratio,
-        "memory_bytes": 200 << 20,
-        "median_ms": 1250.0 * ratio,
-        "min_ms": 1200.0 * ratio,
-        "spread": 0.05,
-        "rounds_ms": [1250.0 * ratio + i * 7 for i in range(12)],
-        "ratio": {"median": ratio, "low": ratio - 0.01, "high": ratio + 0.01, "pairs": 12},
-        "masks": [{"picture": "a", "mean_difference": 1e-6, "iou_with_native": 1.0}],
-    }
 
 
 @pytest.fixture(scope="module")
-def report() -> dict[str, Any]:
-    graph = {
-        "gmacs": 19.8, "integer_share": 0.5, "parameters": 1_130_000, "nodes": 371, "size": 320, "interface": "tensor",
-        "dead_convolutions": [],
-    }  # fmt: skip
+def report() -> Report:
     backends = {
         "wasm": {
             "title": "Chromium, wasm, 1 thread",
             "status": "measured",
             "rounds": 12,
             "really": {"browser": "Chromium 1", "engine": "onnxruntime-web 1", "threads": 1},
-            "models": {name: timed(1 - 0.2 * i) for i, name in enumerate(NAMES)},
+            "models": {name: latency_entry(1 - 0.2 * i) for i, name in enumerate(NAMES)},
         },
         "webgpu": {"title": "WebGPU", "status": "skipped", "reason": "no <adapter>", "rounds": 0, "models": {}},
     }
-    size = {"raw_bytes": 4_500_000, "gzip_bytes": 4_200_000, "brotli_bytes": 4_000_000}
-    return {
+    return as_report({
         "schema_version": 1,
         "date": "2026-01-01 10:00 UTC",
         "commit": "abc",
         "libraries": {"numpy": "2"},
-        "models": [{"name": n, "file": "x", "sha256": "0" * 64, "size": size, "graph": graph} for n in NAMES],
+        "models": [model_entry(name, integer_share=0.5) for name in NAMES],
         "quality": {
             "source": "photographs & more",
             "pictures": 12,
@@ -94,13 +87,17 @@ def report() -> dict[str, Any]:
             "reference": NAMES[0],
             "models": {name: judged(i) for i, name in enumerate(NAMES)},
         },
-        "latency": {"machine": {"cpu": "Test <CPU>", "cores": 2}, "backends": backends},
-    }
+        "latency": {
+            "machine": {"cpu": "Test <CPU>", "cores": 2, "system": "Linux"},
+            "backends": backends,
+        },
+    })  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def thumbnails() -> dict[str, dict[str, bytes]]:
-    one = {"input": picture_bytes("JPEG"), "truth": picture_bytes("PNG"), **dict.fromkeys(NAMES, picture_bytes("PNG"))}
+def thumbnails() -> dict[str, Thumbnails]:
+    png = picture_bytes("PNG")
+    one = Thumbnails(picture_bytes("JPEG"), png, dict.fromkeys(NAMES, png), dict.fromkeys(NAMES[1:], png))
     return {f"set_{i}": one for i in range(12)}
 
 
@@ -130,7 +127,8 @@ class Page(HTMLParser):
 def test_html_is_self_contained_and_escaped(report, thumbnails, tmp_path):
     picture = tmp_path / "sensitivity.svg"
     picture.write_text("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(2)</script></svg>")
-    text = render_html(report, thumbnails, [picture], ["small/int8: too <slow>"])
+    verdict = Verdict((Breach("small/int8", "too <slow>"),), 1)
+    text = render_html(report, thumbnails, [picture], verdict)
     page = Page(text)
     assert page.open == []
     assert "script" not in page.tags
@@ -145,15 +143,46 @@ def test_html_is_self_contained_and_escaped(report, thumbnails, tmp_path):
         "& more".replace("&", "&amp;"),
     ):
         assert wanted in text
-    assert text.count('class="row"') == 30  # the ten worst of each of three models
+    assert text.count('class="row"') == 50  # ten of each of three models, and of two that are not the first
+
+
+def test_every_measure_is_explained_in_a_line(report, thumbnails):
+    text = unescape(render_html(report, thumbnails))
+    for measure in [*MEASURES.values(), *AGREEMENT.values()]:
+        assert len(measure.meaning) < 90 and measure.meaning in text, measure
+        assert measure.title in text
 
 
 def test_worst_pictures_are_the_worst(report):
-    rows = report["quality"]["models"][NAMES[2]]["pictures"]
-    worst = worst_stems(report, NAMES[2])
-    assert len(worst) == 10
-    iou = {row["stem"]: row["iou"] for row in rows}
+    """Two lists: against the truth, and against the first model's masks."""
+    rows = report.quality.models[NAMES[2]].pictures
+    worst, furthest = worst_against_truth(report, NAMES[2]), worst_against_first(report, NAMES[2])
+    assert len(worst) == len(furthest) == 10 and worst != furthest
+    iou = {row.stem: row.iou for row in rows}
     assert [iou[stem] for stem in worst] == sorted(iou.values())[:10]
+    agreement = {row.stem: row.agreement_iou for row in rows}
+    assert [agreement[stem] for stem in furthest] == sorted(agreement.values())[:10]
+    assert worst_against_first(report, NAMES[0]) == []
+
+
+def test_changes_stand_in_every_form(report, thumbnails, tmp_path):
+    """What changed since the baseline, with its interval: in the HTML, the Markdown and the gate."""
+    policy = Policy(schema_version=1, require=Require(baseline=str(tmp_path / "base.json")), checks=(CHECK,))
+    write_document(tmp_path / "base.json", Baseline(schema_version=1).with_report(report))
+    value = json.loads(json.dumps(msgspec.to_builtins(report)))
+    changed = value["quality"]["models"][NAMES[1]]
+    changed["overall"]["iou"] -= 0.05
+    for row in changed["pictures"]:
+        row["iou"] -= 0.05
+    verdict = judge_report(as_report(value), policy)
+    (worse,) = [change for change in verdict.changes if change.is_worse]
+    then, now, difference, interval = change_cells(worse)
+    assert difference == "−0.0500" and interval == "−0.0500 to −0.0500"
+    for text in (render_html(as_report(value), thumbnails, (), verdict), render_markdown(as_report(value), verdict)):
+        assert "Against the baseline" in text
+        for cell in (then, now, difference, interval):
+            assert cell in text
+    assert f"changed: {NAMES[1]} IoU: {then} → {now} (−0.0500; 95 % −0.0500 to −0.0500)" in verdict_text(verdict)
 
 
 def test_markdown_fits_a_comment(report):
@@ -168,7 +197,9 @@ def test_markdown_fits_a_comment(report):
 
 
 def test_parts_that_were_left_out(report, thumbnails):
-    empty = {**report, "quality": {"skipped": "--no-quality"}, "latency": {"skipped": "--no-latency"}, "commit": None}
+    value = msgspec.to_builtins(report)
+    skipped = {"quality": {"skipped": "--no-quality"}, "latency": {"skipped": "--no-latency"}, "commit": None}
+    empty = as_report({**value, **skipped})
     assert faults_of(empty) == ["quality was skipped: --no-quality", "latency was skipped: --no-latency"]
     assert speed_backend(empty) is None
     assert Page(render_html(empty, {})).open == []
@@ -178,7 +209,7 @@ def test_parts_that_were_left_out(report, thumbnails):
 def test_files(report, thumbnails, tmp_path):
     paths = write_report(tmp_path / "out", report, thumbnails)
     assert [path.name for path in paths] == ["report.json", "report.html", "report.md"]
-    assert json.loads(paths[0].read_text())["models"][1]["name"] == NAMES[1]
+    assert load_report(paths[0]) == report
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(path.name for path in paths)
 
 

@@ -106,7 +106,7 @@ def test_two_processes_writing_the_same_output(tmp_path: Path, model: str) -> No
 
 
 def test_killed_at_random_moments(tmp_path: Path, model: str) -> None:
-    """A shorter form of `python -m eval.throughput --kill 50 --count 200`."""
+    """A shorter form of `python -m eval throughput --kill 50 --count 200`."""
     folder, out = photos(tmp_path / "in", 30, 160), tmp_path / "out"
     command = [sys.executable, "-m", "u2net", str(folder), "-o", str(out), "--model", model, "-q", "-j", "2"]
     rng = random.Random(0)
