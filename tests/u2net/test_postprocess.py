@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -374,6 +375,8 @@ def test_settings_that_cannot_work(changes: dict) -> None:
 
 def test_every_setting_has_its_reason() -> None:
     source = Path(postprocess.__file__).read_text(encoding="utf-8")
+    body = source[source.index("class Refinement") : source.index("def __post_init__")]
+    statements = re.split(r"^    (?=\w+: )", body, flags=re.M)
     for field in fields(Refinement):
-        line = next(line for line in source.splitlines() if line.startswith(f"    {field.name}: "))
-        assert "  # " in line
+        (statement,) = [text for text in statements if text.startswith(f"{field.name}: ")]
+        assert "  # " in statement, field.name
