@@ -73,12 +73,17 @@ class Session:
         self._input = self._engine.get_inputs()[0]
         self._output = self._engine.get_outputs()[0]
 
-    def saliency(self, rgb: npt.NDArray[np.uint8]) -> FloatArray:
+    def saliency(self, rgb: npt.NDArray[np.uint8], mirrored: bool = False) -> FloatArray:
         """The saliency map, float32 (size, size) in [0, 1], of a picture, uint8 (H, W, 3) sRGB.
 
+        `mirrored` turns the network's input round, left to right, and its map back: another opinion of the same.
         Raises `ModelError` where the model yields no finite numbers.
         """
-        return self.run(self.prepare(rgb))
+        tensor = self.prepare(rgb)
+        if not mirrored:
+            return self.run(tensor)
+        across = 3 if self.interface == "tensor" else 2
+        return np.ascontiguousarray(self.run(np.ascontiguousarray(np.flip(tensor, across)))[:, ::-1])
 
     def prepare(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.generic]:
         """The network's input for a picture, uint8 (H, W, 3): float (1, 3, size, size) or uint8 (1, size, size, 4)."""

@@ -1,8 +1,9 @@
 """From the network's map to a matte and clean colours at the picture's full resolution.
 
-This is the specification that every runner follows, step by step, in this order (`matte`):
+This is the specification that every runner follows, step by step, in this order (`matte`). Before it come one look of
+the network, or those of `second_look`, whose map may be finer than the network's and not square.
 
-1. `clean` (`components`) at the network's resolution: keep the largest subject, drop small ones, fill holes.
+1. `clean` (`components`) at the map's resolution: keep the largest subject, drop small ones, fill holes.
 2. `upsample_bands`: bilinear, half-pixel centres (`preprocess`, the way back).
 3. Edges: `guided.refine_guided` (or `matting.refine_matting`), which moves only pixels the network is unsure of.
 4. Threshold, then feather.
@@ -48,6 +49,7 @@ ByteArray = npt.NDArray[np.uint8]
 class Refinement:
     """Which steps are taken, and how. The presets are `FAST`, `BALANCED` and `BEST`."""
 
+    second_look: Annotated[bool, Doc("look again, closer, at what was found")] = True  # the most that time buys
     keep_largest: Annotated[bool, Doc("only the largest connected subject")] = (
         False  # several subjects are common: only on request
     )
@@ -83,14 +85,14 @@ class Refinement:
             raise ConfigError(f"epsilon must be above 0 and at most 1, got {self.epsilon}")
 
 
-FAST = Refinement(edges="none", colours="keep")
+FAST = Refinement(second_look=False, edges="none", colours="keep")
 BALANCED = Refinement()
 BEST = Refinement(edges="matting")
 PRESETS: dict[str, Refinement] = {"fast": FAST, "balanced": BALANCED, "best": BEST}
 
 
 def clean(saliency: FloatArray, settings: Refinement) -> FloatArray:
-    """Step 1: `keep_components`, then `fill_holes`, where the settings ask. float32 (size, size) to the same."""
+    """Step 1: `keep_components`, then `fill_holes`, where the settings ask. float32 (h, w) to the same."""
     if settings.keep_largest or settings.min_area > 0:
         saliency = keep_components(saliency, largest=settings.keep_largest, min_area=settings.min_area)
     if settings.fill_holes > 0:
@@ -131,7 +133,7 @@ def feather(values: FloatArray, pixels: float) -> FloatArray:
 def matte(
     rgb: ByteArray, saliency: FloatArray, settings: Refinement = BALANCED, alpha: ByteArray | None = None
 ) -> ByteArray:
-    """Steps 1 to 5: the matte, uint8 (H, W), of a picture, uint8 (H, W, 3), from its map, float32 (size, size).
+    """Steps 1 to 5: the matte, uint8 (H, W), of a picture, uint8 (H, W, 3), from its map, float32 (h, w).
 
     `alpha`, uint8 (H, W), is the picture's own. Raises `ConfigError` where `edges` is `matting` and pymatting is not
     installed.

@@ -7,7 +7,8 @@ Remover("small-fast.onnx").cutout("photo.jpg").save("cutout.png")
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from .foreground import estimate_foreground
 from .infer import Session
 from .postprocess import BALANCED, Refinement, matte
 from .preprocess import min_max
+from .second_look import Seen, look_twice, windows
 from .zoo import DEFAULT_MODEL
 
 __all__ = ["Cutout", "Remover", "default_model"]
@@ -48,15 +50,17 @@ def default_model() -> Path:
 
 @dataclass(frozen=True, eq=False)
 class Cutout:
-    """A subject. `rgb` uint8 (H, W, 3) and `alpha` uint8 (H, W), not premultiplied; `saliency` as the network gave it.
+    """A subject. `rgb` uint8 (H, W, 3) and `alpha` uint8 (H, W), not premultiplied; `saliency` is the map of it.
 
     `rgb` is black where `alpha` is 0: nothing of the background is carried along unseen.
     """
 
     rgb: ByteArray
     alpha: ByteArray
-    saliency: FloatArray  # float32 (size, size) in [0, 1]
+    saliency: FloatArray  # float32 (h, w) in [0, 1]: the network's, (size, size), or what `second_look` made of several
     source: Decoded
+    looks: int = 1  # passes of the network
+    timings: dict[str, float] = field(default_factory=dict)  # milliseconds of each step
 
     def rgba(self) -> ByteArray:
         """uint8 (H, W, 4)."""
@@ -125,14 +129,42 @@ class Remover:
 
         Raises `ImageError` where it cannot be decoded.
         """
+        clock = _Clock()
         decoded = image if isinstance(image, Decoded) else load_image(image, self.limits)
-        saliency = self.session.saliency(decoded.flattened())
-        if self.stretch:
-            saliency = min_max(saliency)
-        alpha = matte(decoded.rgb, saliency, self.refinement, decoded.alpha)
+        flat = decoded.flattened()
+        clock.note("decode_ms")
+        waiting = len(windows(decoded.width, decoded.height)) if self.refinement.second_look else 1
+
+        def look(part: ByteArray, mirrored: bool) -> FloatArray:
+            nonlocal waiting
+            saliency = self.session.saliency(part, mirrored)
+            waiting -= 1
+            clock.note("first_look_ms" if waiting >= 0 else "second_look_ms")
+            return min_max(saliency) if self.stretch else saliency
+
+        if self.refinement.second_look:
+            seen = look_twice(flat, look, self.session.size)
+        else:
+            seen = Seen(look(flat, False), 1, None)
+        alpha = matte(decoded.rgb, seen.saliency, self.refinement, decoded.alpha)
+        clock.note("matte_ms")
         if self.refinement.colours == "estimate":
             rgb = estimate_foreground(decoded.rgb, alpha)
         else:
             rgb = decoded.rgb.copy()
             rgb[alpha == 0] = 0
-        return Cutout(rgb, alpha, saliency, decoded)
+        clock.note("colours_ms")
+        return Cutout(rgb, alpha, seen.saliency, decoded, seen.looks, clock.timings)
+
+
+class _Clock:
+    """Adds up what each step takes."""
+
+    def __init__(self) -> None:
+        self.timings: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def note(self, step: str) -> None:
+        now = time.perf_counter()
+        self.timings[step] = self.timings.get(step, 0.0) + (now - self._last) * 1e3
+        self._last = now

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from u2net import components, foreground, guided, postprocess, preprocess, sampling
+from u2net import components, foreground, guided, postprocess, preprocess, sampling, second_look
 from u2net.composite import Background, composite
 from u2net.postprocess import BALANCED, FAST
 
@@ -45,6 +45,34 @@ def blobs(size: int, seed: int) -> npt.NDArray[np.float32]:
     value *= np.clip((np.hypot(x - 0.36, y - 0.42) - 0.06) * 30 + 0.5, 0, 1)
     value *= np.clip((np.hypot(x - 0.8, y - 0.2) - 0.02) * 60 + 0.5, 0.0, 1)
     return np.clip(value + rng.normal(0, 0.005, value.shape), 0, 1).astype(np.float32)
+
+
+def look(part: npt.NDArray[np.uint8], mirrored: bool, size: int) -> npt.NDArray[np.float32]:
+    """A stand-in for the network in `look_twice`, on steps 1 and 2 of `preprocess` alone: uint8 to (size, size).
+
+    clip((red − green) / 192, 0, 1), each column taken from its left neighbour, the first from itself: looks at
+    different parts, and mirrored ones, disagree a little, as a network's do.
+    """
+    x = preprocess.resize_for_network(part, size)
+    if mirrored:
+        x = x[:, ::-1]
+    v = np.clip((x[..., 0] - x[..., 1]) / np.float32(192), 0, 1)
+    v = np.concatenate((v[:, :1], v[:, :-1]), axis=1)
+    return np.ascontiguousarray(v[:, ::-1] if mirrored else v)
+
+
+def red_squares(height: int, width: int, squares: list[tuple[int, int, int, int]]) -> npt.NDArray[np.uint8]:
+    """Red on a grey gradient, uint8 (H, W, 3); squares are (left, top, width, height)."""
+    y, x = np.mgrid[0:height, 0:width]
+    rgb = np.repeat((60 + 60 * x // width + 40 * y // height)[..., None], 3, axis=2).astype(np.uint8)
+    for left, top, w, h in squares:
+        rgb[top : top + h, left : left + w] = (230, 30, 40)
+    return rgb
+
+
+def steps(settings: postprocess.Refinement) -> dict[str, Any]:
+    """The settings of `matte`: those of what comes before it are left out."""
+    return {name: value for name, value in asdict(settings).items() if name != "second_look"}
 
 
 class Book:
@@ -128,6 +156,39 @@ def build() -> Book:
         filled = components.fill_holes(map_, fraction)
         book.add(f"holes-{fraction}", "fill_holes", {"saliency": map_}, filled, {"fraction": fraction})
 
+    for name, (height, width), squares in (
+        ("small", (90, 130), [(70, 30, 21, 26)]),
+        ("unsure", (200, 260), [(31, 40, 10, 9)]),
+        ("whole", (60, 80), [(4, 4, 70, 50)]),
+        ("nothing", (40, 50), []),
+        ("disbelieved", (300, 400), [(100, 90, 2, 150)]),
+        ("wide", (40, 150), [(90, 8, 14, 26)]),
+        ("panorama", (30, 310), [(40, 5, 10, 20), (250, 5, 12, 22)]),
+        ("tall", (170, 48), [(12, 90, 20, 25)]),
+    ):
+        rgb = red_squares(height, width, squares)
+        size = 32
+        parts = second_look.windows(width, height)
+        maps = [look(rgb[top:bottom, left:right], False, size) for left, top, right, bottom in parts]
+        parameters = {"size": size, "width": width, "height": height}
+        if len(parts) > 1:
+            merged = second_look.merge_windows(maps, parts, width, height)
+            stacked = {"maps": np.stack(maps)}
+            book.add(f"windows-{name}", "merge_windows", stacked, merged, parameters | {"windows": parts}, 1e-6)
+        seen = second_look.look_twice(rgb, lambda part, mirrored: look(part, mirrored, 32), size)
+        expected = {"windows": parts, "looks": seen.looks, "box": seen.box}
+        book.add(f"looks-{name}", "look_twice", {"rgb": rgb}, seen.saliency, parameters | expected, 1e-5)
+    wide = blobs(48, 6)[:32]
+    for box in ((10, 20, 70, 61), (0, 0, 100, 80)):
+        asked: dict[str, Any] = {"box": box, "width": 100, "height": 80, "size": 24}
+        part = second_look.sample_box(wide, box, 100, 80, 24)
+        book.add(f"sample-{box[0]}", "sample_box", {"saliency": wide}, part, asked, 1e-6)
+        inputs = {"saliency": wide, "seen": blobs(24, 7)}
+        back = second_look.put_back(wide, inputs["seen"], box, 100, 80)
+        book.add(f"put-{box[0]}", "put_back", inputs, back, asked, 1e-6)
+    found = second_look.subject_box(wide, 100, 80)
+    book.add("box", "subject_box", {"saliency": wide}, np.array(found, np.int32), {"width": 100, "height": 80})
+
     planes = np.random.default_rng(4).random((2, 23, 31)).astype(np.float32)
     for radius in (1, 4, 40):
         means = sampling.box_mean(planes, radius).astype(np.float32)
@@ -142,7 +203,7 @@ def build() -> Book:
         small = preprocess.resize_bilinear(alpha, 32, 32)
         settings = replace(BALANCED, **dict[str, Any](changes))
         refined = np.concatenate([v for _, v in guided.refine_guided(rgb, small, settings)])
-        parameters = asdict(settings)
+        parameters = steps(settings)
         # The fit divides by determinants near 1e-18: float64 everywhere, and still some room.
         book.add(f"guided-{name}", "refine_guided", {"rgb": rgb, "saliency": small}, refined, parameters, 5e-3)
         whole = postprocess.matte(rgb, small, settings)
@@ -150,7 +211,7 @@ def build() -> Book:
         own = np.tile(np.linspace(0, 255, width).astype(np.uint8), (height, 1))
         hard = replace(FAST, threshold=0.5, feather=2.0)
         soft = postprocess.matte(rgb, small, hard, own)
-        book.add(f"feather-{name}", "matte", {"rgb": rgb, "saliency": small, "alpha": own}, soft, asdict(hard), 1)
+        book.add(f"feather-{name}", "matte", {"rgb": rgb, "saliency": small, "alpha": own}, soft, steps(hard), 1)
         eight = sampling.to_alpha(alpha)
         colours = foreground.estimate_foreground(rgb, eight, 52)
         book.add(

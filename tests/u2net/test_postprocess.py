@@ -17,7 +17,7 @@ from PIL import Image
 from scipy import ndimage
 
 from tests.golden import generate
-from u2net import components, foreground, guided, postprocess, preprocess, sampling
+from u2net import components, foreground, guided, postprocess, preprocess, sampling, second_look
 from u2net.composite import Background, composite
 from u2net.contours import contours, simplify, svg_path
 from u2net.errors import ConfigError
@@ -46,6 +46,22 @@ def compute(case: dict[str, Any]) -> np.ndarray:
         return composite(inputs["rgb"], inputs["alpha"], Background(tuple(parameters["colour"])))
     if name == "to_pixels":
         return np.floor(preprocess.resize_for_network(inputs["rgb"], parameters["size"]) + 0.5).astype(np.uint8)
+    if name == "look_twice":
+        size = parameters["size"]
+        seen = second_look.look_twice(inputs["rgb"], lambda part, mirrored: generate.look(part, mirrored, size), size)
+        assert (seen.looks, seen.box) == (parameters["looks"], parameters["box"] and tuple(parameters["box"]))
+        return seen.saliency
+    if name == "merge_windows":
+        sides = parameters["width"], parameters["height"]
+        assert [list(part) for part in second_look.windows(*sides)] == parameters["windows"]
+        return second_look.merge_windows(list(inputs["maps"]), second_look.windows(*sides), *sides)
+    if name == "subject_box":
+        return np.array(second_look.subject_box(inputs["saliency"], **parameters))
+    if name == "sample_box":
+        return second_look.sample_box(inputs["saliency"], **parameters)
+    if name == "put_back":
+        sides = parameters["width"], parameters["height"]
+        return second_look.put_back(inputs["saliency"], inputs["seen"], parameters["box"], *sides)
     if name == "connected_components":
         return components.connected_components(inputs["mask"].astype(bool), **parameters)[0]
     home = next(module for module in SPECIFICATION if name in module.__all__)

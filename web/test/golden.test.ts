@@ -91,7 +91,7 @@ const RUN: Record<string, (inputs: Record<string, any>, one: Case) => ArrayLike<
     rgb(estimateForeground(rgba(inputs.rgb), height, width, inputs.alpha, parameters.working_side)),
 };
 /** Done by the browser's canvas (tests/web/test_package.py looks at it), and what only the Python runner has. */
-const ELSEWHERE = ["composite", "min_max"];
+const ELSEWHERE = ["composite", "min_max", "look_twice", "merge_windows", "subject_box", "sample_box", "put_back"];
 
 test("the specification is the one that this package follows", () => assert.equal(book.version, 1));
 
