@@ -35,7 +35,8 @@ from .errors import ConfigError, ImageError, OutputError, U2NetError
 from .files import check_path, sha256_bytes, sha256_file
 from .infer import available_cores
 from .postprocess import BALANCED, Refinement
-from .remover import Remover
+from .remover import NOTHING_FOUND, Remover
+from .subject import CropSettings
 
 __all__ = [
     "JOURNAL_NAME",
@@ -52,7 +53,7 @@ __all__ = [
 ]
 
 JOURNAL_NAME = ".u2net-journal.jsonl"
-_KEY_VERSION = 1  # raise it when the same settings begin to give other pixels
+_KEY_VERSION = 2  # raise it when the same settings begin to give other pixels
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class BatchSettings:
     background: str = "transparent"  # or a colour, or the path of a picture
     encoding: EncodeSettings = field(default_factory=EncodeSettings)  # fast rather than small
     limits: DecodeLimits = field(default_factory=DecodeLimits)  # what is refused
+    crop: CropSettings = field(default_factory=CropSettings)  # the cut-out lies where it lay in the picture
+    fail_if_empty: bool = False  # a picture where nothing is found is done, with a note
     keep_metadata: bool = False  # EXIF holds places and serial numbers: only on request
     journal: str | None = None  # path of the journal; None: nothing is skipped or noted
     force: bool = False  # do again what the journal says is done
@@ -95,10 +98,13 @@ class Result:
     notes: tuple[str, ...] = ()
     input_sha256: str | None = None
     seconds: float = 0.0
+    subject: dict[str, Any] | None = None  # see `subject.Subject`
+    timings: dict[str, float] = field(default_factory=dict)  # milliseconds of each step
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, for the log."""
-        return asdict(self) | {"notes": list(self.notes), "seconds": round(self.seconds, 4)}
+        timings = {step: round(value, 2) for step, value in self.timings.items()}
+        return asdict(self) | {"notes": list(self.notes), "seconds": round(self.seconds, 4), "timings": timings}
 
 
 # What to do
@@ -262,6 +268,7 @@ class Worker:
             "background": settings.background if picture is None else sha256_bytes(picture.tobytes()),
             "encoding": asdict(settings.encoding),
             "keep_metadata": settings.keep_metadata,
+            "crop": asdict(settings.crop),
         }
         return json.dumps(value, sort_keys=True).encode()
 
@@ -280,6 +287,11 @@ class Worker:
             return replace(result, status="skipped")
         decoded = load_image(data, self.settings.limits, name=task.input)
         cutout = self.remover.cutout(decoded)
+        subject = cutout.subject.as_json()
+        result = replace(result, subject=subject, timings=cutout.timings, notes=cutout.notes)
+        if self.settings.fail_if_empty and not cutout.subject.found:
+            return replace(result, error=f"{task.input}: {NOTHING_FOUND}")
+        cutout = cutout.cropped(self.settings.crop)
         exif = decoded.exif if self.settings.keep_metadata else None
         files: dict[str, memoryview] = {}
         if task.output is not None:
@@ -293,7 +305,7 @@ class Worker:
             # A run that was killed between two files, or another one at work on the same folder, may have placed it.
             if self.settings.journal is None or self.settings.force or not _is_file(target, digests[target]):
                 place(target, content)
-        return replace(result, status="done", width=decoded.width, height=decoded.height, notes=decoded.notes)
+        return replace(result, status="done", width=decoded.width, height=decoded.height)
 
     def _is_done(self, task: Task, targets: Sequence[str], key: str) -> bool:
         previous = task.previous

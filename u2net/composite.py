@@ -52,7 +52,7 @@ def parse_background(text: str, limits: DecodeLimits | None = None) -> Backgroun
         return Background((int(digits[0:2], 16), int(digits[2:4], 16), int(digits[4:6], 16)))
     if not text or "\0" in text or not Path(text).exists():
         raise ConfigError(f"background {text!r} is neither 'transparent', a colour like #ff8800, nor a picture")
-    return Background(picture=load_image(text, limits).flattened())
+    return Background(picture=load_image(text, limits).flattened(255))
 
 
 def composite(rgb: ByteArray, alpha: ByteArray, background: Background) -> ByteArray:

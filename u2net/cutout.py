@@ -17,8 +17,9 @@ import typer
 
 from .commandline import Application, Changes, one_line, say, wants_json
 from .encode import EncodeSettings
-from .errors import ConfigError
+from .errors import ConfigError, ImageError
 from .postprocess import PRESETS, Refinement
+from .subject import CropSettings
 
 __all__ = ["application"]
 
@@ -47,6 +48,8 @@ class Options:
     stretch: bool
     refinement: dict[str, Any]
     encoding: dict[str, Any]
+    crop: dict[str, Any]
+    fail_if_empty: bool
     recursive: bool
     jobs: int | None
     force: bool
@@ -106,6 +109,10 @@ def cutout(
     ] = False,
     encoding: Annotated[dict[str, Any], Changes(EncodeSettings, "How")] = {},  # noqa: B006  # never changed
     refinement: Annotated[dict[str, Any], Changes(Refinement, "Steps of the preset, each on its own")] = {},  # noqa: B006
+    crop: Annotated[dict[str, Any], Changes(CropSettings, "Where to")] = {},  # noqa: B006
+    fail_if_empty: Annotated[
+        bool, how("--fail-if-empty", help="a picture where nothing is found fails, and nothing is written")
+    ] = False,
     recursive: Annotated[bool, many("-r", "--recursive", help="folders inside folders too")] = False,
     jobs: Annotated[
         int | None,
@@ -116,7 +123,7 @@ def cutout(
     interval: Annotated[float, many(metavar="S", help="seconds between looks of --watch")] = 1.0,
     ray: Annotated[bool, many("--ray", help="run on a Ray cluster (pip install 'u2net-remover[ray]')")] = False,
     log: Annotated[str | None, many(metavar="FILE", help="append one JSON line a picture to FILE")] = None,
-    max_pixels: Annotated[float | None, many(metavar="MP", help="largest picture in megapixels (100)")] = None,
+    max_pixels: Annotated[float | None, many(metavar="MP", help="largest picture in megapixels (150)")] = None,
 ) -> int:
     """Cut subjects out of pictures.
 
@@ -158,6 +165,8 @@ def _settings(options: Options) -> Any:
         background=options.background,
         encoding=EncodeSettings(**options.encoding),
         limits=limits,
+        crop=CropSettings(**options.crop),
+        fail_if_empty=options.fail_if_empty,
         keep_metadata=options.keep_metadata,
         force=options.force,
     )
@@ -187,7 +196,7 @@ def _one(options: Options, source: Any, name: str, output: str | None) -> int:
     from .decode import load_image
     from .encode import OUTPUT_SUFFIXES, encoded, format_of, place
     from .infer import available_cores
-    from .remover import Remover
+    from .remover import NOTHING_FOUND, Remover
 
     if wants_json() and output == "-":
         raise ConfigError("--json and the picture cannot both go to standard output")
@@ -210,6 +219,10 @@ def _one(options: Options, source: Any, name: str, output: str | None) -> int:
         limits=settings.limits,
     )
     cutout = remover.cutout(decoded)
+    subject = cutout.subject
+    if settings.fail_if_empty and not subject.found:
+        raise ImageError(f"{name}: {NOTHING_FOUND}")
+    cutout = cutout.cropped(settings.crop)
     exif = decoded.exif if settings.keep_metadata else None
     if output is not None:
         data = encoded(cutout.pixels(background), form, settings.encoding, exif)
@@ -226,7 +239,10 @@ def _one(options: Options, source: Any, name: str, output: str | None) -> int:
 
     seconds = time.perf_counter() - start
     result = Result(
-        name, output, options.mask, "done", None, decoded.width, decoded.height, decoded.notes, seconds=seconds
+        *(name, output, options.mask, "done", None, decoded.width, decoded.height, cutout.notes),
+        seconds=seconds,
+        subject=subject.as_json(),
+        timings=cutout.timings,
     )
     with _Reporter(options, 1) as reporter:
         reporter.report(result)

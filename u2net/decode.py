@@ -12,7 +12,12 @@ What is done, in this order, and what the caller is told of it (`Decoded.notes`)
 4. Transparency (an alpha channel, a transparent palette entry or a transparent colour) is kept apart from the colours.
 5. EXIF orientation 1 to 8 is applied; other values are ignored.
 
-The network sees the picture flattened on white (`Decoded.flattened`).
+**Own transparency.** The network sees a picture with an alpha channel laid on a colour that its visible pixels stand
+out from (`Decoded.flattened`): white, or black where Σ a · (77 R + 150 G + 29 B) over all pixels is more than
+`LIGHT` · 256 · Σ a. A picture that **is a cut-out already** (`Decoded.is_cutout`) is not shown to the network at all:
+its own alpha is the matte. That is one where at least `CUT_AWAY` of the pixels have a = 0, and where the pixels of a ≥ 128
+fill less than `FILLED` of the smallest box around them. A photograph in a transparent frame fills its box, and so does
+a product that is a box, which the network is shown all the same.
 """
 
 from __future__ import annotations
@@ -50,7 +55,10 @@ SUFFIXES = frozenset(
         *("ppm", "pgm", "pbm", "pnm", "jp2", "j2k"),
     )
 )
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 150_000_000  # cameras and telephones give 102 and 108 megapixels
+LIGHT = 170.0  # mean luma of the visible pixels from which white hides them
+CUT_AWAY = 0.1  # of the picture's pixels
+FILLED = 0.75  # of its box: a disc fills 0.785, and may be a portrait in a round frame
 MAX_PROFILE_BYTES = 4 << 20  # the largest printing profiles in use are under 3 MB
 
 _TRANSPOSE = {
@@ -70,8 +78,8 @@ _PILLOW_LOCK = threading.Lock()  # Pillow's pixel limit and Python's warning fil
 class DecodeLimits:
     """What is refused before it can do harm."""
 
-    max_pixels: int = MAX_PIXELS  # larger than any camera's, and 300 MB decoded
-    max_bytes: int = 1 << 29  # 512 MiB: a 100-megapixel 16-bit TIFF has 600 MB uncompressed, photographs far less
+    max_pixels: int = MAX_PIXELS  # over any telephone's or medium-format camera's, and 450 MB decoded
+    max_bytes: int = 1 << 30  # 1 GiB: a 150-megapixel 16-bit TIFF has 900 MB uncompressed, photographs far less
     max_scans: int = 100  # progressive JPEGs in use have about ten; each one more costs a pass over all pixels
 
 
@@ -94,17 +102,44 @@ class Decoded:
     def height(self) -> int:
         return int(self.rgb.shape[0])
 
-    def flattened(self) -> ByteArray:
-        """uint8 (H, W, 3): `rgb` over white, floor((c · a + 255 · (255 − a) + 127) / 255); `rgb` itself if opaque."""
+    def flattened(self, ground: int | None = None) -> ByteArray:
+        """uint8 (H, W, 3): `rgb` on a ground g, floor((c · a + g · (255 − a) + 127) / 255); `rgb` itself if opaque.
+
+        `ground` is 0 to 255; by default what the module says.
+        """
         if self.alpha is None:
             return self.rgb
+        ground = self._ground() if ground is None else ground
         out = np.empty_like(self.rgb)
         rows = max(1, (1 << 20) // max(1, self.width))  # bands bound the memory
         for top in range(0, self.height, rows):
             a = self.alpha[top : top + rows, :, None].astype(np.uint32)
             c = self.rgb[top : top + rows].astype(np.uint32)
-            out[top : top + rows] = ((c * a + 255 * (255 - a) + 127) // 255).astype(np.uint8)
+            out[top : top + rows] = ((c * a + ground * (255 - a) + 127) // 255).astype(np.uint8)
         return out
+
+    def _ground(self) -> int:
+        """255 or 0: what the visible pixels stand out from."""
+        assert self.alpha is not None
+        luma = weight = 0.0
+        rows = max(1, (1 << 20) // max(1, self.width))
+        for top in range(0, self.height, rows):
+            a = self.alpha[top : top + rows].astype(np.float64)
+            luma += float((self.rgb[top : top + rows] @ np.array([77.0, 150.0, 29.0]) * a).sum())
+            weight += float(a.sum())
+        return 0 if luma > LIGHT * 256 * weight else 255
+
+    @property
+    def is_cutout(self) -> bool:
+        """Whether the picture's own alpha channel cuts a subject out."""
+        if self.alpha is None or np.count_nonzero(self.alpha == 0) < CUT_AWAY * self.alpha.size:
+            return False
+        visible = self.alpha >= 128
+        rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
+        if not rows.size:
+            return False
+        box = int(rows[-1] - rows[0] + 1) * int(columns[-1] - columns[0] + 1)
+        return int(np.count_nonzero(visible)) < FILLED * box
 
 
 def load_image(source: Source, limits: DecodeLimits | None = None, name: str | None = None) -> Decoded:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,15 @@ from .infer import Session
 from .postprocess import BALANCED, Refinement, matte
 from .preprocess import min_max
 from .second_look import Seen, look_twice, windows
+from .subject import CropSettings, Subject, crop_box, crop_pixels, find_subject
 from .zoo import DEFAULT_MODEL
 
-__all__ = ["Cutout", "Remover", "default_model"]
+__all__ = ["NOTHING_FOUND", "Cutout", "Remover", "default_model"]
 
 ByteArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
+
+NOTHING_FOUND = "nothing was found in the picture"
 
 #: Where a model is looked for when none is named, in this order: the one that the wheel carries, then what the
 #: pipeline has built under the working folder.
@@ -59,8 +63,22 @@ class Cutout:
     alpha: ByteArray
     saliency: FloatArray  # float32 (h, w) in [0, 1]: the network's, (size, size), or what `second_look` made of several
     source: Decoded
-    looks: int = 1  # passes of the network
+    looks: int = 1  # passes of the network; 0 where the picture was a cut-out already
     timings: dict[str, float] = field(default_factory=dict)  # milliseconds of each step
+    notes: tuple[str, ...] = ()  # one readable phrase for each thing that a person may want to know
+
+    @cached_property
+    def subject(self) -> Subject:
+        """Whether something was found, and where."""
+        return find_subject(self.alpha)
+
+    def cropped(self, settings: CropSettings) -> Cutout:
+        """The cut-out cut to its subject, or as it is where nothing was found or no crop is asked for."""
+        if self.subject.box is None or not self.subject.found or not (settings.crop or settings.square):
+            return self
+        height, width = self.alpha.shape
+        part = crop_box(self.subject.box, height, width, settings.margin, settings.square)
+        return replace(self, rgb=crop_pixels(self.rgb, part), alpha=crop_pixels(self.alpha, part))
 
     def rgba(self) -> ByteArray:
         """uint8 (H, W, 4)."""
@@ -131,6 +149,9 @@ class Remover:
         """
         clock = _Clock()
         decoded = image if isinstance(image, Decoded) else load_image(image, self.limits)
+        if decoded.alpha is not None and decoded.is_cutout:
+            clock.note("decode_ms")
+            return self._finished(decoded, _kept(decoded), decoded.alpha, clock, ("already a cut-out: kept as it is",))
         flat = decoded.flattened()
         clock.note("decode_ms")
         waiting = len(windows(decoded.width, decoded.height)) if self.refinement.second_look else 1
@@ -148,13 +169,26 @@ class Remover:
             seen = Seen(look(flat, False), 1, None)
         alpha = matte(decoded.rgb, seen.saliency, self.refinement, decoded.alpha)
         clock.note("matte_ms")
-        if self.refinement.colours == "estimate":
+        return self._finished(decoded, seen, alpha, clock)
+
+    def _finished(
+        self, decoded: Decoded, seen: Seen, alpha: ByteArray, clock: _Clock, notes: tuple[str, ...] = ()
+    ) -> Cutout:
+        if self.refinement.colours == "estimate" and seen.looks:
             rgb = estimate_foreground(decoded.rgb, alpha)
         else:
             rgb = decoded.rgb.copy()
             rgb[alpha == 0] = 0
         clock.note("colours_ms")
-        return Cutout(rgb, alpha, seen.saliency, decoded, seen.looks, clock.timings)
+        cutout = Cutout(rgb, alpha, seen.saliency, decoded, seen.looks, clock.timings, decoded.notes + notes)
+        if cutout.subject.found:
+            return cutout
+        return replace(cutout, notes=(*cutout.notes, NOTHING_FOUND))
+
+
+def _kept(decoded: Decoded) -> Seen:
+    assert decoded.alpha is not None
+    return Seen(decoded.alpha.astype(np.float32) / np.float32(255), 0, None)
 
 
 class _Clock:

@@ -82,6 +82,24 @@ def test_floating_point_tiff() -> None:
     np.testing.assert_array_equal(load_image(saved(Image.fromarray(values), "TIFF")).rgb[..., 2], expected)
 
 
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [("person", True), ("lettering", True), ("frame", False), ("disc", False), ("soft", False), ("clear", False)],
+)
+def test_what_is_a_cutout_already(shape: str, expected: bool) -> None:
+    y, x = np.mgrid[0:100, 0:80]
+    alpha = {
+        "person": (np.hypot(x - 40, y - 25) < 12) | ((abs(x - 40) < 8) & (y > 30) & (y < 95)),
+        "lettering": (x % 9 < 4) & (y > 40) & (y < 60),
+        "frame": (x > 8) & (x < 72) & (y > 8) & (y < 92),
+        "disc": np.hypot(x - 40, y - 50) < 35,
+        "soft": np.full(x.shape, 0.5),
+        "clear": np.zeros(x.shape),
+    }[shape]
+    rgba = np.dstack((np.full((100, 80, 3), 255, np.uint8), (alpha * 255).astype(np.uint8)))
+    assert load_image(saved(Image.fromarray(rgba), "PNG")).is_cutout is expected
+
+
 def test_transparency_is_kept_apart() -> None:
     rgba = pattern().convert("RGBA")
     alpha = np.tile(np.arange(20, dtype=np.uint8) * 13, (12, 1))
@@ -92,6 +110,8 @@ def test_transparency_is_kept_apart() -> None:
     white = Image.new("RGBA", rgba.size, "white")
     white.alpha_composite(rgba)
     assert np.abs(decoded.flattened().astype(int) - np.asarray(white.convert("RGB"))).max() <= 1
+    light = load_image(saved(Image.fromarray(np.dstack((np.full((12, 20, 3), 250, np.uint8), alpha))), "PNG"))
+    assert light.flattened()[0, 0].tolist() == [0, 0, 0] and light.flattened()[0, -1].min() > 240
     grey = rgba.convert("LA")
     decoded = load_image(saved(grey, "PNG"))
     np.testing.assert_array_equal(decoded.alpha, alpha)
