@@ -4,6 +4,8 @@ Notable choices:
 
 - the configuration is read off the tensors (widths, stem, attention), never asked for, so any U²-Net of this family
   loads, the pruned ones too; its name is the one in `CONFIGS` with the same shape, or the one that the file carries;
+- a state dict is found wherever people leave it: under the names of `WRAPPERS`, several deep, its tensors behind any
+  prefix (`module.`, `model.`, `_orig_mod.` …); of weights and their running mean the mean is taken;
 - a `.pth` is read by torch's restricted unpickler alone: a file that needs code to be loaded is refused;
 - what is wrong with a checkpoint is said in terms of its tensors: missing, left over, of another shape, not finite;
 - float16 and bfloat16 values are widened to float32.
@@ -36,15 +38,23 @@ __all__ = ["MAX_CHECKPOINT_BYTES", "detect_config", "load_checkpoint", "model_fr
 MAX_CHECKPOINT_BYTES = 1 << 30
 CONFIG_KEY = "u2net.config"  # where `save_checkpoint` leaves the configuration in the safetensors metadata
 NAMED = 6  # tensors named in one error message
+#: Where checkpoints keep a state dict, the running means first: they are what their authors measured.
+WRAPPERS = (
+    "state_dict_ema", "params_ema", "ema_state_dict", "model_ema", "ema",
+    "state_dict", "model_state_dict", "params", "model", "network", "net", "module", "weights",
+)  # fmt: skip
+DEEPEST = 6  # wrappers in each other
+FIRST = "stage1.rebnconvin.conv_s1.weight"  # what the names of a U²-Net's tensors are told by
+SAVE_ALONE = "save its state dict alone: torch.save(model.state_dict(), 'weights.pth')"
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> U2Net:
     """The network stored at `path`, in evaluation mode, float32, on the CPU.
 
-    `.safetensors` and `.pth`/`.pt` hold a state dict with the authors' names (`stage1.rebnconvin.conv_s1.weight`, …),
-    in a `.pth` bare or under `state_dict` or `model`, with or without DataParallel's `module.`; `.onnx` holds an
-    exported U²-Net, which `onnx_import` maps back. What the file is follows from its bytes, not from its name.
-    Raises `CheckpointError`, one line, where the file cannot be read, is refused or is not a U²-Net.
+    `.safetensors` and `.pth`/`.pt`/`.ckpt` hold a state dict with the authors' names (`FIRST`, …), behind any prefix, in
+    a `.pth` bare or under any of `WRAPPERS`; `.onnx` holds an exported U²-Net, which `onnx_import` maps back. What the
+    file is follows from its bytes, not from its name. Raises `CheckpointError`, one line, where the file cannot be read,
+    is refused or is not a U²-Net.
     """
     file = check_path(path)
     try:
@@ -61,9 +71,15 @@ def load_checkpoint(path: str | os.PathLike[str]) -> U2Net:
         raise CheckpointError(f"{file} is {size_bytes:,} bytes; more than {MAX_CHECKPOINT_BYTES:,} are refused")
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size_bytes:
         tensors, config = _read_safetensors(file)
-        return model_from_tensors(tensors, source=str(file), config=config)
+        return model_from_tensors(_without_prefix(tensors, file), source=str(file), config=config)
     if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
-        return model_from_tensors(_read_pickle(file), source=str(file))
+        return model_from_tensors(_without_prefix(_read_pickle(file), file), source=str(file))
+    if head.lstrip()[:1] == b"<":
+        raise CheckpointError(
+            f"{file} is a web page, not a checkpoint: the host's answer was saved in its place"
+        )
+    if head == b"version https://":
+        raise CheckpointError(f"{file} is a Git LFS pointer, not a checkpoint; fetch the file with `git lfs pull`")
     if file.suffix.lower() == ".onnx":
         from .onnx_import import import_onnx
 
@@ -125,19 +141,36 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{file} is not a readable PyTorch checkpoint: its pickle is damaged") from error
         raise CheckpointError(
             f"{file} is refused: loading it needs code ({wanted.group(1)}), which a checkpoint can bring along; "
-            "save the state dict alone, or as .safetensors"
+            f"where it is yours, {SAVE_ALONE}"
         ) from error
     except Exception as error:  # torch raises half a dozen types, some of them bare, for damaged files
         raise CheckpointError(f"{file} is not a readable PyTorch checkpoint: {_one_line(error)}") from error
-    for wrapper in ("state_dict", "model_state_dict", "model"):
-        if isinstance(value, Mapping) and isinstance(value.get(wrapper), Mapping):
-            value = value[wrapper]
+    for _ in range(DEEPEST):
+        inner = [
+            value[name] for name in WRAPPERS if isinstance(value, Mapping) and isinstance(value.get(name), Mapping)
+        ]
+        if not inner:
+            break
+        value = inner[0]
     if not isinstance(value, Mapping):
-        raise CheckpointError(f"{file} holds a {type(value).__name__}, not a state dict")
-    strange = [str(name) for name, tensor in value.items() if not isinstance(tensor, Tensor)]
-    if strange:
-        raise CheckpointError(f"{file} is not a state dict: {_listed(strange)} are not tensors")
-    return {str(name).removeprefix("module."): tensor for name, tensor in value.items()}
+        raise CheckpointError(f"{file} holds a {type(value).__name__}, not a state dict; {SAVE_ALONE}")
+    tensors = {str(name): tensor for name, tensor in value.items() if isinstance(tensor, Tensor)}
+    if not any(name.endswith(FIRST) for name in tensors) and len(tensors) < len(value):
+        strange = [str(name) for name, tensor in value.items() if not isinstance(tensor, Tensor)]
+        raise CheckpointError(f"{file} is not a state dict: {_listed(strange)} are not tensors; {SAVE_ALONE}")
+    return tensors
+
+
+def _without_prefix(tensors: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
+    """The tensors of the one U²-Net in `tensors`, named as the authors name them; others beside it are left out."""
+    prefixes = sorted(name.removesuffix(FIRST) for name in tensors if name.endswith(FIRST))
+    if "" in prefixes or not prefixes:
+        return dict(tensors)
+    if len(prefixes) > 1:
+        raise CheckpointError(
+            f"{file} holds {len(prefixes)} U²-Nets, under {_listed(prefixes)}; of the one that is meant, {SAVE_ALONE}"
+        )
+    return {name.removeprefix(prefixes[0]): tensor for name, tensor in tensors.items() if name.startswith(prefixes[0])}
 
 
 def _refuse_zip_bomb(file: Path) -> None:
@@ -147,10 +180,16 @@ def _refuse_zip_bomb(file: Path) -> None:
     try:
         with zipfile.ZipFile(file) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
+            names = {name.partition("/")[2] for name in archive.namelist()}
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise CheckpointError(f"{file} is not a readable PyTorch checkpoint: {_one_line(error)}") from error
     if unpacked > MAX_CHECKPOINT_BYTES:
         raise CheckpointError(f"{file} unpacks to {unpacked:,} bytes; more than {MAX_CHECKPOINT_BYTES:,} are refused")
+    if "constants.pkl" in names:
+        raise CheckpointError(
+            f"{file} is a TorchScript program, which is refused; where it is yours, save its weights alone: "
+            "torch.save(torch.jit.load('program.pt').state_dict(), 'weights.pth')"
+        )
 
 
 def detect_config(tensors: Mapping[str, Tensor], *, source: str = "the checkpoint") -> U2NetConfig:
@@ -173,7 +212,16 @@ def detect_config(tensors: Mapping[str, Tensor], *, source: str = "the checkpoin
     channels = shape("stage1.rebnconvin.conv_s1.weight")[1]
     stems = {3 * stem**2: stem for stem in (1, 2, 4)}
     if channels not in stems:
-        raise CheckpointError(f"{source}: stage1.rebnconvin.conv_s1.weight takes {channels} channels, not 3, 12 or 48")
+        raise CheckpointError(
+            f"{source} takes {channels} channels, and this project feeds a network pictures in RGB: teach one with 3 "
+            "(or 12 or 48 behind a stem)"
+        )
+    classes = [shape(name)[0] for name in ("side1.weight", "outconv.weight") if name in tensors]
+    if len(classes) == 2 and min(classes) > 1:
+        raise CheckpointError(
+            f"{source} gives {classes[1]} maps for a picture, one for each of {classes[1]} classes (as networks that "
+            "segment clothes do); this project is for one mask: teach a network with one class"
+        )
     widths = tuple(
         StageWidths(
             mid=shape(f"{stage}.rebnconv1.conv_s1.weight")[0], out=shape(f"{stage}.rebnconvin.conv_s1.weight")[0]

@@ -67,12 +67,38 @@ def test_saved_and_loaded_is_the_same_network(tmp_path: Path, settings: dict):
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "model_state_dict"])
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model", "model_state_dict", "net", "params_ema"])
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod.module.net."])
 def test_pth_in_its_usual_wrappings(tmp_path: Path, model: U2Net, state: dict, wrapper: str | None, prefix: str):
     named = {prefix + name: value for name, value in state.items()}
     torch.save({wrapper: named, "epoch": 3} if wrapper else named, tmp_path / "w.pth")
     assert same(load_checkpoint(tmp_path / "w.pth"), model)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.net."])
+def test_prefixes_in_safetensors(tmp_path: Path, model: U2Net, state: dict, prefix: str):
+    save_file({prefix + name: value for name, value in state.items()}, tmp_path / "w.safetensors")
+    assert same(load_checkpoint(tmp_path / "w.safetensors"), model)
+
+
+def test_lightning_and_what_else_it_keeps(tmp_path: Path, model: U2Net, state: dict):
+    """Hyper-parameters beside the state dict, the weights of a loss and a counter inside it."""
+    named = {f"model.{name}": value for name, value in state.items()} | {"loss.weight": torch.ones(3)}
+    saved = {"state_dict": {**named, "n_averaged": 3}, "epoch": 3, "hyper_parameters": {"lr": 1e-3}}
+    torch.save(saved, tmp_path / "w.ckpt")
+    assert same(load_checkpoint(tmp_path / "w.ckpt"), model)
+
+
+def test_the_running_mean_is_taken_before_the_weights(tmp_path: Path, model: U2Net, state: dict):
+    torch.save({"state_dict": {k: v * 0 for k, v in state.items()}, "state_dict_ema": state}, tmp_path / "w.pth")
+    assert same(load_checkpoint(tmp_path / "w.pth"), model)
+
+
+def test_two_networks_in_one_file_are_refused(tmp_path: Path, state: dict):
+    both = {f"{part}.{name}": v.clone() for part in ("student", "teacher") for name, v in state.items()}
+    save_file(both, tmp_path / "w.safetensors")
+    said = refused(tmp_path / "w.safetensors")
+    assert "holds 2 U²-Nets, under student., teacher." in said and "torch.save(model.state_dict()" in said
 
 
 def test_pth_of_the_old_format(tmp_path: Path, model: U2Net, state: dict):
@@ -162,7 +188,14 @@ def test_hundreds_of_missing_tensors_stay_one_line(state: dict):
 
 def test_impossible_stem_is_said(state: dict):
     state["stage1.rebnconvin.conv_s1.weight"] = torch.zeros(4, 4, 3, 3)
-    assert "takes 4 channels" in complaint(state)
+    assert "takes 4 channels, and this project feeds a network pictures in RGB" in complaint(state)
+
+
+def test_a_network_of_several_classes_is_said_to_be_one(state: dict):
+    for name in [f"side{i}" for i in range(1, 7)] + ["outconv"]:
+        state[f"{name}.weight"] = torch.zeros(4, *state[f"{name}.weight"].shape[1:])
+        state[f"{name}.bias"] = torch.zeros(4)
+    assert "one for each of 4 classes" in complaint(state)
 
 
 @pytest.mark.parametrize("size", [0, -320, 10**9, "320", 1.5])
@@ -246,7 +279,19 @@ def test_plain_pickle_of_code_is_refused_and_not_run(tmp_path: Path):
 
 def test_whole_pickled_module_is_refused(tmp_path: Path, model: U2Net):
     torch.save(model, tmp_path / "w.pth")
-    assert "state dict" in refused(tmp_path / "w.pth")
+    assert "torch.save(model.state_dict(), 'weights.pth')" in refused(tmp_path / "w.pth")
+
+
+def test_a_torchscript_program_is_refused_with_the_cure(tmp_path: Path):
+    torch.jit.save(torch.jit.script(torch.nn.Conv2d(3, 3, 1)), tmp_path / "w.pt")
+    assert "torch.jit.load('program.pt').state_dict()" in refused(tmp_path / "w.pt")
+
+
+def test_what_hosts_give_instead_of_a_file_is_said(tmp_path: Path):
+    (tmp_path / "w.pth").write_bytes(b"<!DOCTYPE html><title>404</title>")
+    assert "is a web page" in refused(tmp_path / "w.pth")
+    (tmp_path / "w.onnx").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\n")
+    assert "git lfs pull" in refused(tmp_path / "w.onnx")
 
 
 @pytest.mark.parametrize("value", [[1, 2], torch.zeros(3), {"a": 1}, {"state_dict": {"lr": 0.1}}])
