@@ -8,6 +8,7 @@ the network or a resize behind it is read the same way.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +20,10 @@ from onnx import helper, numpy_helper
 
 from u2net.errors import ModelError
 from u2net.files import check_path
+from u2net.network.onnx_file import read_onnx
 from u2net.onnx_scan import QUANTIZED_OPERATORS
+
+from .intake import take_in
 
 __all__ = ["Conv", "FloatGraph", "Interface", "load_graph", "make_model"]
 
@@ -234,28 +238,21 @@ class FloatGraph:
 
 
 def load_graph(path: str | os.PathLike[str]) -> FloatGraph:
-    """Read a float32 ONNX model.
+    """Read a U²-Net in ONNX, whoever exported it; see `intake`.
 
-    Raises `ModelError` where it cannot be read, keeps weights in other files, is quantized already, or holds batch
-    norms that were not folded.
+    Raises `ModelError` where it cannot be read, is quantized already, or is not what the passes can work on.
     """
     file = check_path(path)
+    if not file.is_file():
+        raise ModelError(f"{file} does not exist or is no file; make it with `python -m export`")
+    model = read_onnx(file)
+    if {node.op_type for node in model.graph.node} & QUANTIZED_OPERATORS:
+        raise ModelError(f"{file} is quantized already; start from the float model")
+    model = take_in(model, str(file))
     try:
-        model = onnx.load(file, load_external_data=False)
-        if any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer):
-            raise ModelError(f"{file} keeps its weights in another file, which is refused")
         onnx.checker.check_model(model)
-    except ModelError:
-        raise
-    except FileNotFoundError:
-        raise ModelError(f"{file} does not exist") from None
     except Exception as error:  # protobuf and checker raise many kinds
         raise ModelError(f"{file} is not a readable ONNX model: {_first_line(error)}") from error
-    kinds = {node.op_type for node in model.graph.node}
-    if kinds & QUANTIZED_OPERATORS:
-        raise ModelError(f"{file} is quantized already; start from the float model")
-    if "BatchNormalization" in kinds:
-        raise ModelError(f"{file} has batch norms that are not folded; make it with `python -m export`")
     return FloatGraph(model)
 
 
@@ -309,15 +306,16 @@ def _name_nodes(graph: onnx.GraphProto) -> None:
 
 
 def _readable(weight: str, node: str) -> str:
-    """`m.stage1.rebnconvin.conv_s1.weight` → `stage1.rebnconvin`; the node's name where the weight's says nothing."""
-    parts = weight.split(".")
-    if parts[-1] != "weight" or len(parts) < 2:
-        return node
-    parts = [part for part in parts[:-1] if part not in ("conv_s1",)]
+    """`m.stage1.rebnconvin.conv_s1.weight` or `/m/stage1/rebnconvin/conv_s1/Conv` → `stage1.rebnconvin`.
+
+    The node's name where neither says anything.
+    """
+    parts = weight.split(".") if weight.endswith(".weight") else re.split(r"[/.]", node)
+    parts = [part for part in parts[:-1] if part not in ("conv_s1", "")]
     for index, part in enumerate(parts):
         if part.startswith(("stage", "side", "outconv", "resql")):
             return ".".join(parts[index:])
-    return ".".join(parts)
+    return ".".join(parts) if weight.endswith(".weight") and parts else node
 
 
 def _pair(values: Iterable[int]) -> tuple[int, int]:

@@ -33,6 +33,8 @@ Positions = dict[tuple[int, int], npt.NDArray[np.int64]]
 #: Operators that treat every channel by itself, and linearly for positive factors.
 ELEMENTWISE = {"Relu", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Resize", "Identity"}
 
+MASK_SLACK = 1e-3  # by which a mask may leave [0, 1]
+
 #: Called with the number of pictures done.
 Progress = Callable[[int], None]
 
@@ -144,7 +146,13 @@ def observe(
         feed |= {_indices(shape): positions[picture][shape[0], shape[1]] for shape in resolutions}
         names = [output.name for output in session.get_outputs()]
         found = dict(zip(names, session.run(names, feed), strict=True))
-        coverage.append(mask_share(to_map(found[graph.output])))
+        found_map = to_map(found[graph.output])
+        if not (found_map.min() >= -MASK_SLACK and found_map.max() <= 1 + MASK_SLACK):
+            raise ModelError(
+                f"the float model gives values from {found_map.min():.3g} to {found_map.max():.3g}, not a mask in "
+                "[0, 1]; `python -m export --weights FILE.onnx` makes one that ends in a sigmoid"
+            )
+        coverage.append(mask_share(found_map))
         for name in tensors:
             lowest, highest = found[f"{name}/low"], found[f"{name}/high"]
             if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):

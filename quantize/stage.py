@@ -17,7 +17,8 @@ import onnx
 from datasets.calibration import CalibrationImages, calibration_images, calibration_split
 from u2net.artifact import asked, changed, read_sidecar, sidecar_path, verify_artifact, write_sidecar
 from u2net.errors import ConfigError, ModelError, OutputError
-from u2net.files import atomic_path, check_path, sha256_file
+from u2net.files import atomic_path, check_path
+from u2net.network.onnx_file import onnx_sha256
 
 from .agreement import Agreement, agreement, mask_share, run_maps
 from .budget import meet_budget
@@ -87,7 +88,7 @@ def quantize_file(
         verify_artifact(source)
     split = calibration_split(calib, settings.count, settings.check_count, settings.seed)
     scenes = calibration_images(None, SCENES, settings.seed + SCENES_SEED) if calib is not None else None
-    inputs = {"model": sha256_file(source)}
+    inputs = {"model": onnx_sha256(source)}
     pictures = {"calibration": split.calibration.identity(), "check": split.check.identity()}
     request = asked(_recorded(settings), inputs | pictures, LIBRARIES, (sys.modules[__package__],))
     reasons = changed(target, request)

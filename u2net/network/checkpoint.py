@@ -51,10 +51,10 @@ SAVE_ALONE = "save its state dict alone: torch.save(model.state_dict(), 'weights
 def load_checkpoint(path: str | os.PathLike[str]) -> U2Net:
     """The network stored at `path`, in evaluation mode, float32, on the CPU.
 
-    `.safetensors` and `.pth`/`.pt`/`.ckpt` hold a state dict with the authors' names (`FIRST`, …), behind any prefix, in
-    a `.pth` bare or under any of `WRAPPERS`; `.onnx` holds an exported U²-Net, which `onnx_import` maps back. What the
-    file is follows from its bytes, not from its name. Raises `CheckpointError`, one line, where the file cannot be read,
-    is refused or is not a U²-Net.
+    `.safetensors` and `.pth`/`.pt`/`.ckpt` hold a state dict with the authors' names (`FIRST`, …), behind any prefix,
+    in a `.pth` bare or under any of `WRAPPERS`; `.onnx` holds an exported U²-Net, which `onnx_import` maps back. What
+    the file is follows from its bytes, not from its name. Raises `CheckpointError`, one line, where the file cannot be
+    read, is refused or is not a U²-Net.
     """
     file = check_path(path)
     try:
@@ -75,9 +75,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> U2Net:
     if head[:4] == b"PK\x03\x04" or head[:1] == b"\x80":
         return model_from_tensors(_without_prefix(_read_pickle(file), file), source=str(file))
     if head.lstrip()[:1] == b"<":
-        raise CheckpointError(
-            f"{file} is a web page, not a checkpoint: the host's answer was saved in its place"
-        )
+        raise CheckpointError(f"{file} is a web page, not a checkpoint: the host's answer was saved in its place")
     if head == b"version https://":
         raise CheckpointError(f"{file} is a Git LFS pointer, not a checkpoint; fetch the file with `git lfs pull`")
     if file.suffix.lower() == ".onnx":

@@ -20,12 +20,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from u2net.errors import CheckpointError, ModelError
-from u2net.onnx_scan import QUANTIZED_OPERATORS, scan
+from u2net.errors import CheckpointError
+from u2net.onnx_scan import QUANTIZED_OPERATORS
 from u2net.preprocess import normalise
 
 from .checkpoint import model_from_tensors
 from .model import STAGES, U2Net
+from .onnx_file import read_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -50,24 +51,9 @@ AGREEMENT = {"float32": 1e-3, "float16": 3e-2}
 def import_onnx(file: Path) -> U2Net:
     """The network that the ONNX graph in `file` holds, in evaluation mode, float32.
 
-    Raises `CheckpointError` where it cannot be read, is refused (external data), is quantized, or is not a U²-Net.
+    Raises `CheckpointError` where it cannot be read, is quantized, or is not a U²-Net.
     """
-    import onnx
-    import onnx.inliner
-
-    data = file.read_bytes()
-    try:
-        if scan(data).external_data:
-            raise CheckpointError(f"{file} keeps its weights in other files (external data), which is refused")
-        proto = onnx.load_model_from_string(data)
-        if proto.functions:
-            proto = onnx.inliner.inline_local_functions(proto)
-    except CheckpointError:
-        raise
-    except ModelError as error:
-        raise CheckpointError(f"{file}: {error}") from error
-    except Exception as error:  # protobuf raises its own family, which derives from Exception alone
-        raise CheckpointError(f"{file} is not a readable ONNX model") from error
+    proto = read_onnx(file, CheckpointError)
     graph = proto.graph
     if len(graph.node) > MAX_NODES:
         raise CheckpointError(f"{file} is not a U²-Net: it has {len(graph.node):,} nodes")
@@ -85,7 +71,9 @@ def import_onnx(file: Path) -> U2Net:
     if len(shape) == 4 and shape.count(side) == 2 and 32 <= side <= 2048:
         config["size"] = side
     model = model_from_tensors(tensors, source=str(file), config=config)
-    _check_agreement(data, model, file, limit=AGREEMENT["float16" if reader.computes_in_half else "float32"])
+    _check_agreement(
+        proto.SerializeToString(), model, file, limit=AGREEMENT["float16" if reader.computes_in_half else "float32"]
+    )
     return model
 
 
@@ -322,14 +310,17 @@ def _check_agreement(data: bytes, model: U2Net, file: Path, limit: float) -> Non
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         given = session.get_inputs()[0]
-        picture = _test_picture(model.config.size)
+        sides = given.shape[1:3] if given.type == "tensor(uint8)" else given.shape[2:]
+        height, width = (side if isinstance(side, int) else model.config.size for side in sides)
+        batch = given.shape[0] if isinstance(given.shape[0], int) else 1
+        picture = _test_picture(height, width)
         if given.type == "tensor(uint8)" and len(given.shape) == 4 and given.shape[3] == 4:
             feed: Array = np.dstack([picture, picture[:, :, :1]]).astype(np.uint8)[None]
         elif given.type in ("tensor(float)", "tensor(float16)") and len(given.shape) == 4 and given.shape[1] == 3:
             feed = normalise(picture).astype(np.float16 if "16" in given.type else np.float32)
         else:
             return
-        result = np.asarray(session.run(None, {given.name: feed})[0])
+        result = np.asarray(session.run(None, {given.name: np.repeat(feed, batch, 0)})[0])[:1]
     except Exception as error:  # onnxruntime raises its own family, which derives from Exception alone
         raise CheckpointError(f"{file} does not run: {' '.join(str(error).split())[:200]}") from error
     with torch.inference_mode():
@@ -344,13 +335,15 @@ def _check_agreement(data: bytes, model: U2Net, file: Path, limit: float) -> Non
     if not difference <= limit:
         raise CheckpointError(
             f"{file} is not a U²-Net that can be imported: with its weights a U²-Net gives another mask "
-            f"(they differ by {difference:.2g})"
+            f"(they differ by {difference:.2g}); exports of opset 9 and 10 resize otherwise than the network: "
+            "take its checkpoint, or export it again at opset 11 or later"
         )
 
 
-def _test_picture(size: int) -> npt.NDArray[np.float32]:
-    """A bright disc before a gradient, float32 (size, size, 3), whole numbers from 0 to 255."""
-    y, x = np.mgrid[0:size, 0:size].astype(np.float32) / np.float32(size)
+def _test_picture(height: int, width: int) -> npt.NDArray[np.float32]:
+    """A bright disc before a gradient, float32 (height, width, 3), whole numbers from 0 to 255."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    y, x = y / np.float32(height), x / np.float32(width)
     background = np.stack([60 + 80 * x, 90 + 60 * y, 140 - 70 * x * y], axis=2)
     disc = (x - 0.45) ** 2 + (y - 0.55) ** 2 < 0.07
     return np.floor(np.where(disc[:, :, None], (230.0, 200.0, 60.0), background)).astype(np.float32)

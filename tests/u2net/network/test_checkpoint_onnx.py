@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tests.u2net.network.test_checkpoint import network, refused
 from u2net.errors import CheckpointError
 from u2net.network.checkpoint import load_checkpoint
 from u2net.network.model import U2Net, U2NetConfig, upsample_to
+from u2net.network.onnx_file import onnx_sha256
 
 pytest_plugins = ["tests.support.exports"]
 
@@ -286,19 +288,41 @@ def test_quantized_models_are_refused_by_name(tmp_path: Path, own: onnx.ModelPro
     assert "quantized" in complaint(proto, tmp_path)
 
 
-def test_external_data_is_refused(tmp_path: Path, own: onnx.ModelProto):
+def test_external_data_beside_the_graph_is_read(tmp_path: Path, model: U2Net, own: onnx.ModelProto):
     path = tmp_path / "model.onnx"
     onnx.save_model(copied(own), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    assert "external data" in refused(path)
+    assert difference(model, load_checkpoint(path)) < 1e-5
+    before = onnx_sha256(path)
+    (tmp_path / "weights.bin").write_bytes((tmp_path / "weights.bin").read_bytes()[::-1])
+    assert onnx_sha256(path) != before, "the weights are part of the model's identity"
+    (tmp_path / "weights.bin").write_bytes(b"short")
+    assert "is not what weights.bin holds" in refused(path)
+    (tmp_path / "weights.bin").unlink()
+    assert "is not beside it; copy both files" in refused(path)
 
 
-def test_external_data_of_another_file_is_never_read(tmp_path: Path, own: onnx.ModelProto):
+@pytest.mark.parametrize("location", ["/etc/passwd", "../secret.bin", "link.bin", ""])
+def test_external_data_of_another_folder_is_never_read(tmp_path: Path, own: onnx.ModelProto, location: str):
+    (tmp_path / "secret.bin").write_bytes(bytes(100_000))
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
     proto = copied(own)
     tensor = proto.graph.initializer[0]
     tensor.ClearField("raw_data")
     tensor.data_location = TensorProto.EXTERNAL
-    tensor.external_data.add(key="location", value="/etc/passwd")
-    assert "external data" in complaint(proto, tmp_path)
+    tensor.external_data.add(key="location", value=location)
+    assert "outside its own folder, which is refused" in complaint(proto, folder)
+
+
+def test_external_data_that_is_a_pipe_is_not_waited_for(tmp_path: Path, own: onnx.ModelProto):
+    os.mkfifo(tmp_path / "pipe.bin")
+    proto = copied(own)
+    tensor = proto.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="pipe.bin")
+    assert "not a regular file" in complaint(proto, tmp_path)
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.6, 0.999])
