@@ -1,14 +1,10 @@
-"""`python -m quantize`."""
+"""`python -m quantize`: float ONNX becomes int8 ONNX that gives the same masks."""
 
-import os
+from __future__ import annotations
+
 import sys
 
-# Layers are small: a second BLAS thread gains little, loses much where cores are shared, and would let the last bits of
-# the sums, and so the bytes of the model, depend on the machine's number of cores.
-for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
-
-from quantize.cli import main  # noqa: E402 the variables must be set before numpy is loaded
+from .cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

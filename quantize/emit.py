@@ -16,8 +16,9 @@ from onnx import helper
 from u2net.errors import ModelError
 
 from .graph import Conv, FloatGraph, make_model
-from .plan import ActivationRange, Format, Plan, QuantizedConv
+from .plan import ActivationRange, Plan, QuantizedConv
 from .region import TYING
+from .settings import Form
 
 __all__ = ["emit", "integer_bias"]
 
@@ -32,7 +33,7 @@ def integer_bias(conv: QuantizedConv, input_range: ActivationRange) -> tuple[npt
     return bias.astype(np.int32), scale
 
 
-def emit(graph: FloatGraph, plan: Plan, form: Format) -> onnx.ModelProto:
+def emit(graph: FloatGraph, plan: Plan, form: Form) -> onnx.ModelProto:
     """`graph` with `plan` written into it.
 
     Convolutions of the region that the plan has no integers for keep float weights. Raises `ModelError` for old opsets.
@@ -137,7 +138,7 @@ class _Writer:
 
 
 class _QdqWriter(_Writer):
-    def __init__(self, graph: FloatGraph, plan: Plan, form: Format) -> None:
+    def __init__(self, graph: FloatGraph, plan: Plan, form: Form) -> None:
         super().__init__(graph, plan)
         self.form = form
 

@@ -26,23 +26,13 @@ import onnx
 from .graph import Conv, FloatGraph
 from .observe import ELEMENTWISE, Observations
 from .region import Region
+from .settings import EqualizeSettings
 
-__all__ = ["ChannelClasses", "EqualizeSettings", "channel_classes", "equalize", "scale_channels"]
+__all__ = ["ChannelClasses", "channel_classes", "equalize", "scale_channels"]
 
 FloatArray = npt.NDArray[np.float32]
 Array64 = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class EqualizeSettings:
-    """How the channel factors are chosen."""
-
-    steps: int = 400  # gradient steps; the objective moves by less than 0.1 % after 300
-    learning_rate: float = 0.05  # in the logarithm of a factor
-    sharpness: float = 16.0  # of the p-norms that stand for maxima; harder ones make the gradient jump
-    exponent: float = 0.5  # errors of layers are summed to this power: 1 lets the worst layer decide alone
-    weight_noise: float = 0.25  # what error-compensating rounding leaves of the weights' rounding noise
 
 
 class ChannelClasses:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +13,7 @@ from .inputs import NetworkInputs
 from .observe import Observations
 from .region import Region
 
-__all__ = ["ActivationRange", "Format", "Plan", "Prepared", "Progress", "QuantizedConv", "silent"]
-
-Format = Literal["qdq", "qoperator", "weights", "simulate"]
+__all__ = ["ActivationRange", "Plan", "Prepared", "Progress", "QuantizedConv", "silent"]
 
 #: Called with what is being done, how much of it is done, and of how much.
 Progress = Callable[[str, int, int], None]

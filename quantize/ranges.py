@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +18,11 @@ from .graph import FloatGraph
 from .observe import Observations
 from .plan import ActivationRange
 from .region import Region
+from .settings import Calibrator
 
-__all__ = ["CALIBRATORS", "Calibrator", "choose_ranges"]
+__all__ = ["CALIBRATORS", "choose_ranges"]
 
 Array64 = npt.NDArray[np.float64]
-Calibrator = Literal["minmax", "percentile", "entropy", "mse"]
 
 #: Share of values that `percentile` covers, as onnxruntime's percentile calibrator has it.
 PERCENTILE = 0.9999

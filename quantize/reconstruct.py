@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,13 +22,13 @@ from .graph import Conv, FloatGraph
 from .observe import Observations
 from .plan import ActivationRange, Plan, QuantizedConv
 from .region import Region
-from .rounding import Moments, RoundingSettings, refit, round_compensated, round_nearest
+from .rounding import Moments, refit, round_compensated, round_nearest
 from .sessions import open_session
+from .settings import Method, RoundingSettings
 
-__all__ = ["Method", "reconstruct", "round_all"]
+__all__ = ["reconstruct", "round_all"]
 
 FloatArray = npt.NDArray[np.float32]
-Method = Literal["nearest", "bias", "refit", "learned"]
 
 #: Largest magnitude of an integer bias; the products that are added to it need the rest of the 32 bits.
 BIAS_LIMIT = 2.0**28

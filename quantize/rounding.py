@@ -19,28 +19,18 @@ nothing in the choice of integers. All steps are closed-form or exhaustive: no l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
 
-__all__ = ["Moments", "RoundingSettings", "round_compensated", "round_nearest", "refit"]
+from .settings import RoundingSettings
+
+__all__ = ["Moments", "round_compensated", "round_nearest", "refit"]
 
 FloatArray = npt.NDArray[np.float32]
 Array64 = npt.NDArray[np.float64]
 
 LIMIT = 127  # int8 without −128, so that the kernel can be symmetric
-
-
-@dataclass(frozen=True)
-class RoundingSettings:
-    """How far the integers may move from the rounded float weights."""
-
-    ridge: float = 0.1  # pull of the real-valued solution towards the float weights, as a share of the mean variance
-    damping: float = 0.01  # added to the covariance that rounding looks at, same unit: it is estimated from samples
-    sweeps: int = 4  # of coordinate descent; the fifth moves under 0.1 % of the integers
-    shrinks: tuple[float, ...] = (1.0, 0.9, 0.8)  # weight ranges tried per output channel, as shares of its extreme
 
 
 class Moments:

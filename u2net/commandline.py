@@ -331,6 +331,8 @@ def _options_of(settings: type, panel: str | None = None, given_only: bool = Fal
         if bare is bool and default is False:
             option.show_default = False
         if given_only:
+            if default and not isinstance(default, bool):
+                option.show_default = str(default)
             bare, default = bare | None, None
         yield inspect.Parameter(
             field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[bare, option]

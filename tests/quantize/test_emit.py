@@ -13,7 +13,7 @@ from quantize.observe import observe
 from quantize.ranges import choose_ranges
 from quantize.reconstruct import fit_bias, reconstruct, round_all
 from quantize.region import find_region, float_reasons
-from quantize.rounding import RoundingSettings
+from quantize.settings import RoundingSettings
 from quantize.split import split_constants
 from tests.support.quantize_graphs import inputs, network, run
 from u2net.errors import ModelError

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantize.rounding import Moments, RoundingSettings, refit, round_compensated, round_nearest
+from quantize.rounding import Moments, refit, round_compensated, round_nearest
+from quantize.settings import RoundingSettings
 
 PLAIN = RoundingSettings(ridge=1e-6, shrinks=(1.0,))
 
