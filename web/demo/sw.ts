@@ -20,7 +20,7 @@ const POLICY = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-
 worker.addEventListener("install", (event: any) => {
   event.waitUntil((async () => {
     const cache = await caches.open(CACHE);
-    await cache.addAll([...shell].map((url) => new Request(url, { cache: "reload" })));
+    await cache.addAll([...shell].map((url) => new Request(url, { cache: "no-cache" })));
     await worker.skipWaiting();
   })());
 });

@@ -1,25 +1,31 @@
-/** What page and worker have sent, as the service worker counts it; without one, requests of the page itself. */
-export interface Traffic { bytes: number; requests: number }
+/** What page and worker have sent, as the service worker counts it, and what the page says about it. */
+import { byId } from "./dom.js";
 
-export function watchTraffic(onChange: (traffic: Traffic) => void): { restart: () => void } {
-  let traffic: Traffic = { bytes: 0, requests: 0 };
-  const counted = (): boolean => Boolean(navigator.serviceWorker?.controller);
+/** Starts to watch; `restart` counts from there on: the page is loaded, the first picture is chosen. */
+export function watchTraffic(): { restart: () => void } {
+  let [bytes, requests] = [0, 0];
+  const show = (): void => {
+    const counted = Boolean(navigator.serviceWorker?.controller);
+    const sent = byId("sent");
+    sent.classList.toggle("good", counted && bytes === 0);
+    sent.classList.toggle("bad", bytes > 0);
+    sent.querySelector("b")!.textContent = counted ? `${bytes.toLocaleString("en")} bytes sent` : "Not counted here";
+    byId("sent-why").textContent = counted
+      ? `Counted by this page's service worker: ${requests} requests since the first picture, which sent ${bytes.toLocaleString("en")} bytes.`
+      : "Nothing counts this page's requests, because this browser or this host gives it no service worker. Its policy still allows it to talk to its own host alone, and it has no code that sends pictures.";
+  };
   navigator.serviceWorker?.addEventListener("message", ({ data }) => {
     if (data?.type !== "request") return;
-    traffic.bytes += data.bytes;
-    traffic.requests++;
-    onChange(traffic);
+    bytes += data.bytes;
+    requests++;
+    show();
   });
-  new PerformanceObserver((list) => {
-    if (counted()) return;
-    traffic.requests += list.getEntries().filter((entry) => /^https?:/.test(entry.name)).length;
-    onChange(traffic);
-  }).observe({ type: "resource" });
+  navigator.serviceWorker?.addEventListener("controllerchange", show);
+  show();
   return {
-    /** Count from here on: the page is loaded, the first picture is chosen. */
     restart() {
-      traffic = { bytes: 0, requests: 0 };
-      onChange(traffic);
+      bytes = requests = 0;
+      show();
     },
   };
 }
