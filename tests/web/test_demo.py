@@ -118,6 +118,7 @@ def test_photograph_gives_the_python_runners_cutout_and_sends_nothing(
     with host_of(real_bundle, headers={}) as host:
         page = visit(context, host)
         assert page.evaluate("crossOriginIsolated"), "the service worker adds the headers"
+        page.locator("#live[data-state=done]").wait_for(timeout=60_000)
         page.wait_for_timeout(500)
         host.requests.clear()
         said: list[str] = []
