@@ -328,6 +328,32 @@ def test_paste_and_keyboard(context: BrowserContext, host: WebHost) -> None:
     assert page.locator(".card").count() == 0
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation_in_any_state(chromium: Browser, host: WebHost, scheme: str) -> None:
+    """Error, landing, done, several pictures of which one failed and one shows nothing."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    def violations(page: Page) -> list[str]:
+        found = Axe().run(page).response["violations"]
+        return [f"{rule['id']}: {node['html']}" for rule in found for node in rule["nodes"]]
+
+    settings: Any = {"color_scheme": scheme, "reduced_motion": "reduce", "viewport": {"width": 390, "height": 844}}
+    with chromium.new_context(**settings, bypass_csp=True) as context:
+        host.altered.add("fp32.onnx")
+        page = visit(context, host, "failed")
+        assert violations(page) == []
+        host.altered.clear()
+        page.locator("#retry").click()
+        page.locator("#live[data-state=done]").wait_for(timeout=60_000)
+        page.locator("html[data-state=ready]").wait_for(state="attached")
+        assert violations(page) == []
+        choose(page, picture(scene()))
+        assert violations(page) == []
+        nothing = picture(Image.new("RGB", (200, 150), (40, 60, 200)), "sea.png")
+        choose(page, nothing, {"name": "bad.jpg", "mimeType": "image/jpeg", "buffer": b"no picture"})
+        assert violations(page) == []
+
+
 #: Scale and corner of the picture in the first card.
 PLACE = """() => {
   const { a, e, f } = new DOMMatrix(getComputedStyle(document.querySelector('.card .pane')).transform);

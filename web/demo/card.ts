@@ -35,11 +35,13 @@ export class Card {
     for (const [selector, label] of [
       [".drop-card", `Remove ${file.name} from the list`], [".save", `Download ${file.name}`], [".copy", `Copy ${file.name}`],
       [".stage", `${file.name}: plus and minus zoom, arrows move, 0 shows all`], [".zoom-in", `Zoom in on ${file.name}`],
-      [".zoom-out", `Zoom out of ${file.name}`], [".zoom-fit", `Show all of ${file.name}`],
+      [".zoom-out", `Zoom out of ${file.name}`],
       [".split", `How much of ${file.name} to show without its background, in percent`],
     ]) this.find(selector).setAttribute("aria-label", label);
     this.stage = new Stage(this.find(".stage"), (scale) => {
-      this.find(".zoom-fit").textContent = `${Math.round(scale * 100)}\u00a0%`;
+      const percent = `${Math.round(scale * 100)}\u00a0%`;
+      this.find(".zoom-fit").textContent = percent;
+      this.find(".zoom-fit").setAttribute("aria-label", `${percent}: show all of ${file.name}`);
       this.find<HTMLButtonElement>(".zoom-out").disabled = scale === 1;
     });
     this.find(".zoom-in").addEventListener("click", this.stage.zoomIn);
