@@ -1,7 +1,11 @@
 # A folder is a stage, a stage is a command, a command is a target. `make export quantize` is the main job, `make test`
 # the proof. Every target sets up what it needs: the Python environment in .venv, npm packages under their lock files.
 
+# MODEL is a shape: lite, small-fast, small, full, or a TOML file of widths; NAME is what it is called.
 MODEL  ?= small-fast
+ifneq ($(origin NAME),command line)  # some systems have a NAME of their own in the environment
+NAME   := $(basename $(notdir $(MODEL)))
+endif
 CALIB  ?=
 EVAL   ?=
 COUNT  ?= 64
@@ -13,7 +17,7 @@ PUBLIC_NAME := $(or $(patsubst small,u2netp,$(filter small,$(MODEL))),$(patsubst
 WEIGHTS ?= $(or $(wildcard u2net/weights/$(MODEL).safetensors),$(wildcard $(SHARED)/weights/$(PUBLIC_NAME).safetensors),.cache/weights/$(MODEL).onnx)
 
 PY    := .venv/bin/python
-BUILD := build/$(MODEL)
+BUILD := build/$(NAME)
 VENV  := .venv/.toolchain
 DEV   := .venv/.dev
 NODE  := eval/browser/node_modules/.package-lock.json
@@ -50,10 +54,10 @@ $(DEV): $(VENV)
 
 # A stage looks for itself whether its output is what it is asked for: file times decide nothing, so these always run.
 
-export: $(WEIGHTS) | $(VENV) ## checkpoint → build/MODEL/fp32.onnx, fp16.onnx, .ort, proven against PyTorch
-	$(PY) -m export --model $(MODEL) --weights $(WEIGHTS) --fp16 --ort --out $(BUILD)/fp32.onnx
+export: $(WEIGHTS) | $(VENV) ## checkpoint → build/NAME/fp32.onnx, fp16.onnx, .ort, proven against PyTorch
+	$(PY) -m export --model $(MODEL) --name $(NAME) --weights $(WEIGHTS) --fp16 --ort --out $(BUILD)/fp32.onnx
 
-quantize: export ## float ONNX → build/MODEL/int8.onnx with the same masks, int8.u2e for the engine
+quantize: export ## float ONNX → build/NAME/int8.onnx with the same masks, int8.u2e for the engine
 	$(PY) -m quantize $(BUILD)/fp32.onnx $(if $(CALIB),--calib $(CALIB)) --count $(COUNT) --out $(BUILD)/int8.onnx
 	$(PY) -m engine $(BUILD)/int8.onnx $(if $(CALIB),--calib $(CALIB)) --out $(BUILD)/int8.u2e
 
@@ -74,7 +78,7 @@ baseline: | $(VENV) ## make the report what later ones are compared with: eval/b
 	$(PY) -m eval baseline build/report/report.json --out eval/baseline.json
 
 publish: web | $(VENV) ## the bundle → dist/
-	$(PY) -m publish --model $(MODEL) --out dist
+	$(PY) -m publish --model $(NAME) --out dist
 
 web: web/dist/.built ## the browser package and the demo
 

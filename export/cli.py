@@ -29,13 +29,20 @@ proof = "Proof"
 u2net export --weights u2netp.safetensors --out build/small/fp32.onnx
 u2net export --weights u2net.pth --out build/full/fp32.onnx --fp16
 u2net export --weights u2netp.onnx --interface image --out build/small/image.onnx
+u2net export --model small --name portraits --weights mine.pth --out build/portraits/fp32.onnx
 """
 )
 def export(
     out: Annotated[Path, typer.Option(metavar="FILE.onnx", help="where the model goes")],
     settings: ExportSettings,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="small-fast, lite, small, …: refuse weights of another model")
+        str | None,
+        typer.Option(
+            metavar="SHAPE", help="lite, small, full, … or a TOML file of widths: refuse weights of another shape"
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="what the result is called (by default as its shape)")
     ] = None,
     weights: Annotated[
         Path | None,
@@ -69,6 +76,7 @@ def export(
             out,
             settings,
             model=model,
+            name=name,
             fp16=fp16,
             ort=ort,
             parity_images=parity_images,

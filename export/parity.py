@@ -17,11 +17,11 @@ import torch
 
 from u2net.errors import QualityError
 from u2net.network.model import U2Net
-from u2net.preprocess import normalise, resize_for_network
+from u2net.preprocess import normalise, resize_bilinear, resize_for_network
 
 from .settings import ExportSettings
 
-__all__ = ["MAX_DIFFERENCE", "Parity", "measure_parity"]
+__all__ = ["MAX_DIFFERENCE", "Parity", "measure_parity", "size_agreement"]
 
 MAX_DIFFERENCE = 1e-4  # of a probability; float32 sums of the authors' weights are off by up to 6e-5
 
@@ -102,6 +102,24 @@ def measure_parity(
     if levels is not None and levels > 1:
         raise QualityError(f"the exported graph's 8-bit alpha differs from PyTorch's by {levels} levels")
     return Parity(seen, worst, total / count, levels)
+
+
+def size_agreement(reference: U2Net, size: int, pictures: Iterable[npt.NDArray[np.uint8]]) -> dict[str, float | int]:
+    """Mean IoU of the masks that `reference` makes at `size` with those at the size that it was taught at.
+
+    Both maps are brought to `size` and cut at 0.5; pictures without a subject at either size are left out.
+    """
+    shares: list[float] = []
+    for picture in pictures:
+        maps = []
+        for side in (reference.config.size, size):
+            with torch.inference_mode():
+                found = reference(torch.from_numpy(normalise(resize_for_network(picture, side))))[0][0, 0].numpy()
+            maps.append(resize_bilinear(found, size, size) > 0.5)
+        union = np.count_nonzero(maps[0] | maps[1])
+        if union:
+            shares.append(float(np.count_nonzero(maps[0] & maps[1])) / float(union))
+    return {"size": size, "pictures": len(shares), "iou_mean": round(float(np.mean(shares or [0.0])), 6)}
 
 
 def _with_float_alpha(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -18,11 +18,12 @@ from u2net.artifact import asked, changed, read_sidecar, verify_artifact, write_
 from u2net.errors import ArtifactError, ConfigError, OutputError, QualityError
 from u2net.files import atomic_path, check_path, sha256_file
 from u2net.network.checkpoint import load_checkpoint
-from u2net.network.model import U2Net, count_parameters
+from u2net.network.model import CONFIGS, U2Net, count_parameters
+from u2net.network.shape import check_name, difference_of_shapes, shape_called
 from u2net.zoo import DEFAULT_MODEL, own_weights
 
 from .exporter import export_model, fold_batch_norm, round_weights, store_half
-from .parity import measure_parity
+from .parity import measure_parity, size_agreement
 from .settings import ExportSettings
 
 __all__ = ["ExportSettings", "export_checkpoint"]
@@ -39,6 +40,7 @@ def export_checkpoint(
     settings: ExportSettings | None = None,
     *,
     model: str | None = None,
+    name: str | None = None,
     fp16: bool = False,
     ort: bool = False,
     parity_images: str | os.PathLike[str] | None = None,
@@ -50,8 +52,9 @@ def export_checkpoint(
     """Export the checkpoint `weights` to `out`, and return the sidecars by path.
 
     With `fp16` a second model with float16 weights is written beside it (`fp32.onnx` → `fp16.onnx`), with `ort` the
-    first one in onnxruntime's own format as well. Nothing is written unless parity holds. `model` is the name that the
-    weights must have; without `weights`, its own are taken (`own_weights`). Where the sidecars say that all of it is
+    first one in onnxruntime's own format as well. Nothing is written unless parity holds. `model` is the shape that the
+    weights must have, by its name or as a TOML file of widths, and `name` what the result is called (by default as its
+    shape); without `weights`, its own are taken (`own_weights`). Where the sidecars say that all of it is
     there as asked, nothing is done unless `force`; `tell` gets a line that says so, or what changed. Raises the
     `U2NetError` of whatever goes wrong.
     """
@@ -59,13 +62,19 @@ def export_checkpoint(
     target = check_path(out)
     if target.suffix != ".onnx":
         raise ConfigError(f"the output is an .onnx file, not {target.name}")
+    if name is not None:
+        check_name(name)
+    wanted = shape_called(model) if model is not None and model not in NAMED_AFTER_DATA else None
     if weights is None:
         weights = own_weights(model or DEFAULT_MODEL)
     inputs = {"weights": sha256_file(weights)}
     pictures = calibration_images(parity_images, parity_count)
     outputs = [target, *([fp16_path(target)] if fp16 and not settings.fp16 else [])]
     request = asked(
-        asdict(settings) | {"model": model}, inputs | {"parity_images": pictures.identity()}, LIBRARIES, CODE
+        asdict(settings) | {"model": model, "name": name},
+        inputs | {"parity_images": pictures.identity()},
+        LIBRARIES,
+        CODE,
     )
     everything = [*outputs, *([target.with_suffix(".ort")] if ort else [])]
     reasons = {path: changed(path, request | {"file": path.name}) for path in outputs}
@@ -80,10 +89,19 @@ def export_checkpoint(
     network = load_checkpoint(weights)
     if model in NAMED_AFTER_DATA and network.config.name == NAMED_AFTER_DATA[model]:
         network.config = replace(network.config, name=model)
-    if model is not None and model not in (network.config.name, *network.config.aliases):
+    elif model in NAMED_AFTER_DATA:
         raise ConfigError(f"{weights} is {network.config.name}, not {model}")
+    if wanted is not None and (differences := difference_of_shapes(network.config, wanted)):
+        raise ConfigError(f"{weights} is {network.config.name}, not {model}: {differences}")
+    if wanted is not None and wanted.name not in CONFIGS:
+        network.config = replace(network.config, name=wanted.name, size=wanted.size)
+    if name is not None:
+        network.config = replace(network.config, name=name)
     progress(f"exporting {target.name}")
     folded = fold_batch_norm(network)
+    further: dict[str, Any] = {}
+    if settings.size not in (None, folded.config.size):
+        further = {"agreement_with_taught_size": _agreement_with_taught_size(folded, settings, pictures, tell)}
     proto = export_model(folded, settings)
     graphs = [(target, proto, settings)]
     if fp16 and not settings.fp16:
@@ -94,7 +112,7 @@ def export_checkpoint(
         proven.append((path, graph, form, _prove(graph, folded, form, pictures)))
     made: dict[str, dict[str, Any]] = {}
     for path, graph, form, figures in proven:
-        facts = {**figures, "parameters": count_parameters(network)}
+        facts = {**figures, **further, "parameters": count_parameters(network)}
         hashes = {**inputs, "parity_images": pictures.sha256()}
         made[str(path)] = _write(graph, path, form, hashes, facts, request | {"file": path.name})
     if ort:
@@ -104,6 +122,20 @@ def export_checkpoint(
         written, sidecar = write_ort(target)
         made[str(written)] = sidecar
     return made
+
+
+def _agreement_with_taught_size(
+    folded: U2Net, settings: ExportSettings, pictures: CalibrationImages, tell: Callable[[str], None]
+) -> dict[str, float | int]:
+    """How far masks at the size that is asked for are those at the size that the weights were taught at."""
+    assert settings.size is not None
+    found = size_agreement(folded, settings.size, pictures)
+    tell(
+        f"warning: the weights were taught at {folded.config.size} pixels; at {settings.size} their masks agree with "
+        f"those to a mean IoU of {found['iou_mean']:.4f} ({found['pictures']} pictures): leave --size out, or "
+        "teach them at that size with `u2net train finetune`"
+    )
+    return found
 
 
 def ort_changed(model: Path) -> list[str]:
@@ -145,7 +177,7 @@ def _write(
     path: Path,
     settings: ExportSettings,
     inputs: dict[str, str],
-    figures: dict[str, float | int],
+    figures: dict[str, Any],
     request: dict[str, Any],
 ) -> dict[str, Any]:
     """Write `proto` and its sidecar, both or neither; returns the sidecar."""

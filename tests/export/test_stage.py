@@ -26,7 +26,7 @@ from tests.u2net.network.test_checkpoint import network
 from u2net.artifact import verify_artifact
 from u2net.errors import ArtifactError, ConfigError, OutputError, QualityError
 from u2net.network.checkpoint import load_checkpoint, save_checkpoint
-from u2net.network.model import REBNCONV
+from u2net.network.model import REBNCONV, STAGE_NAMES
 from u2net.runtime import onnxruntime
 from u2net.zoo import own_weights
 
@@ -50,6 +50,47 @@ def session(proto: onnx.ModelProto) -> onnxruntime.InferenceSession:
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def test_a_name_and_a_shape_of_ones_own(
+    tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape = tmp_path / "portraits.toml"
+    widths = "\n".join(f"{name} = [2, 4]" for name in STAGE_NAMES)
+    shape.write_text(f"size = 64\n[widths]\n{widths}\n")
+    words = ["--weights", str(tiny_checkpoint), "--model", str(shape), "--parity-count", "1", "--json"]
+    out = tmp_path / "a" / "fp32.onnx"
+    assert main([*words, "--out", str(out)]) == 0
+    made = json.loads(capsys.readouterr().out)[str(out)]
+    assert made["settings"]["size"] == 64 and made["request"]["settings.name"] is None
+    assert {p.key: p.value for p in onnx.load(out).metadata_props}["u2net.model"] == "portraits"
+    assert main([*words, "--out", str(out), "--name", "faces"]) == 0
+    assert {p.key: p.value for p in onnx.load(out).metadata_props}["u2net.model"] == "faces"
+    shape.write_text(shape.read_text().replace("stage3 = [2, 4]", "stage3 = [2, 5]"))
+    assert main([*words, "--out", str(out)]) == 1
+    assert "stage3 [2, 4], not [2, 5]" in capsys.readouterr().err
+    assert main([*words, "--out", str(out), "--name", "Ü/x"]) == 1
+    assert "a model's name is of small letters" in capsys.readouterr().err
+
+
+def test_another_size_than_the_taught_one_is_warned_of_with_figures(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    """`--size 1024` with weights taught at 320 was exported without a word; the masks are another model's."""
+    told: list[str] = []
+    settings = ExportSettings(size=64)
+    made = stage.export_checkpoint(tiny_checkpoint, tmp_path / "fp32.onnx", settings, parity_count=1, tell=told.append)
+    (figures,) = [sidecar["figures"] for sidecar in made.values()]
+    assert 0 <= figures["agreement_with_taught_size"]["iou_mean"] <= 1
+    assert "taught at 320 pixels; at 64 their masks agree with those to a mean IoU of" in told[0]
+
+
+def test_agreement_between_sizes_is_that_of_masks(small_weights: Path, shared: Path) -> None:
+    from datasets.calibration import calibration_images
+    from export.parity import size_agreement
+
+    model = fold_batch_norm(load_checkpoint(small_weights))
+    pictures = list(calibration_images(shared / "data" / "calib" / "images", 2))
+    assert size_agreement(model, 320, pictures)["iou_mean"] == 1
+    assert size_agreement(model, 160, pictures)["iou_mean"] < 0.99
 
 
 # ---- the graph -------------------------------------------------------------------------------------------------------
