@@ -60,7 +60,7 @@ def evaluate(
         list[Path],
         typer.Argument(metavar="MODEL", help="ONNX files, or checkpoints (quality only); the first is the reference"),
     ],
-    latency: LatencySettings,
+    *,
     data: Data = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="where the report goes")] = Path("build/report"),
     limit: Annotated[
@@ -81,6 +81,7 @@ def evaluate(
     mask_values: MaskValues = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="forget what an earlier run left in OUT/partial")] = False,
     backends: Backends = "",
+    latency: Annotated[LatencySettings, "Latency"],
 ) -> int:
     """Judge models: masks against ground truth, latency in a real headless Chromium, one report.
 
@@ -116,7 +117,7 @@ u2net eval latency a.onnx b.onnx --backends wasm,native --rounds 20 --out latenc
 )
 def latency(
     models: Models,
-    settings: LatencySettings,
+    *,
     image: Annotated[
         Path | None, typer.Option(metavar="FILE", help="test picture (by default some of --data, else procedural)")
     ] = None,
@@ -125,6 +126,7 @@ def latency(
         Path | None, typer.Option(metavar="FILE.json", help="write the result there, after every round")
     ] = None,
     backends: Backends = "",
+    settings: Annotated[LatencySettings, "Latency"],
 ) -> int:
     """Measure ONNX models side by side in a real headless Chromium; ratios are to the first."""
     from .latency.command import latency_of

@@ -9,7 +9,8 @@ An `Application` is a set of commands; a command is a plain function whose param
 - the exit status is 0 where all went well, 1 where what was asked for failed or was refused, 2 where the command itself
   was wrong, 130 where it was interrupted (Ctrl-C or SIGTERM);
 - a parameter whose type is a settings dataclass becomes one option for each documented field: its default and its help
-  are the field's own, `Annotated[type, Doc("help")]`, and are written nowhere else;
+  are the field's own, `Annotated[type, Doc("help")]`, and are written nowhere else; `Annotated[Settings, "Title"]`
+  puts them under a title of their own in the help;
 - figures on standard output, talk and progress bars on standard error, bars only on a terminal.
 
 Help is grouped by `rich_help_panel` and printed without rich, which is imported only where a bar is drawn.
@@ -280,10 +281,10 @@ def _with_everything(function: Callable[..., Any]) -> Callable[..., Any]:
             options = list(_options_of(changes.settings, changes.panel, given_only=True))
             built[parameter.name] = (dict, [option.name for option in options])
             parameters += options
-        elif dataclasses.is_dataclass(hint):
-            assert isinstance(hint, type)
-            options = list(_options_of(hint))
-            built[parameter.name] = (hint, [option.name for option in options])
+        elif dataclasses.is_dataclass(settings := get_args(hint)[0] if get_origin(hint) is Annotated else hint):
+            assert isinstance(settings, type)
+            options = list(_options_of(settings, next((e for e in get_args(hint)[1:] if isinstance(e, str)), None)))
+            built[parameter.name] = (settings, [option.name for option in options])
             parameters += options
         else:
             parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
