@@ -37,6 +37,7 @@ class LayerCost:
 
     name: str
     macs_share: float  # of the whole model's multiply-accumulates
+    float_bytes: int  # that the file grows by where its weights stay in float
     agreement: Agreement
 
     @property
@@ -70,7 +71,14 @@ def layer_costs(
         rounded = QuantizedConv(weight, scale, graph.weights[conv.bias])
         model = one_quantized(graph, conv, ranges[prepared.region.group[conv.input]], rounded)
         maps = run_maps(open_session(model, settings.threads), graph.input, inputs)
-        costs.append(LayerCost(conv.name, conv.macs / graph.total_macs(), agreement(reference, maps)))
+        costs.append(
+            LayerCost(
+                conv.name,
+                conv.macs / graph.total_macs(),
+                3 * graph.weights[conv.weight].size,
+                agreement(reference, maps),
+            )
+        )
         progress("quantizing one layer at a time", number, len(convs))
     return costs
 
@@ -110,14 +118,20 @@ def sensitivity_report(
     session = open_session(graph.to_model(), settings.threads, fuse=True)
     reference = run_maps(session, graph.input, inputs, lambda done: progress("running float", done, len(inputs)))
     refuse_subjectless(pictures, [*prepared.observed.coverage, *(mask_share(each) for each in reference)])
-    costs = layer_costs(prepared, inputs, reference, settings, progress)
+    costs = sorted(layer_costs(prepared, inputs, reference, settings, progress), key=lambda cost: -cost.mae)
     table = _table(costs)
     value = {
         "model": Path(source).name,
         "repaired": settings.split or settings.equalize,
         "pictures": len(others),
         "layers": [
-            {"name": cost.name, "macs_share": round(cost.macs_share, 6), **cost.agreement.summary()} for cost in costs
+            {
+                "name": cost.name,
+                "macs_share": round(cost.macs_share, 6),
+                "float_bytes": cost.float_bytes,
+                **cost.agreement.summary(),
+            }
+            for cost in costs
         ],
     }
     write_json(prefix.with_suffix(".json"), value)
@@ -127,16 +141,22 @@ def sensitivity_report(
 
 
 def _table(costs: list[LayerCost]) -> str:
-    """Markdown, the most harmful layer first."""
-    lines = ["| layer | share of MACs | MAE | mean IoU | worst IoU |", "|---|---:|---:|---:|---:|"]
-    for cost in sorted(costs, key=lambda cost: -cost.mae):
+    """Markdown, the most harmful layer first, with what it costs in bytes to leave it in float."""
+    lines = [
+        "| layer | share of MACs | kB more in float | MAE | mean IoU | worst IoU |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for cost in costs:
         worst = cost.agreement.summary()["iou_min"]
-        lines.append(f"| {cost.name} | {cost.macs_share:.1%} | {cost.mae:.5f} | {cost.iou:.4f} | {worst:.4f} |")
+        lines.append(
+            f"| {cost.name} | {cost.macs_share:.1%} | {cost.float_bytes / 1000:.1f} | {cost.mae:.5f} | {cost.iou:.4f} "
+            f"| {worst:.4f} |"
+        )
     return "\n".join(lines)
 
 
 def _picture(costs: list[LayerCost], pictures: int) -> str:
-    """An SVG of one bar per layer in graph order: its length the MAE, its colour the stage."""
+    """An SVG of one bar per layer, the most harmful first: its length the MAE, its colour the stage."""
     colours = ("#4e79a7", "#f28e2b", "#59a14f", "#b07aa1", "#9c755f", "#76b7b2")
     row, left, width, right, top = 15, 190, 520, 90, 58
     longest = max((cost.mae for cost in costs), default=0.0) or 1.0
@@ -155,7 +175,7 @@ def _picture(costs: list[LayerCost], pictures: int) -> str:
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{height - 20}" stroke="#e4e4e4"/>')
         label = f"{1000 * longest * tick / 4:.3f}"
         parts.append(f'<text x="{x:.1f}" y="{height - 6}" text-anchor="middle" fill="#666666">{label}</text>')
-    stages = list(dict.fromkeys(cost.name.split(".")[0] for cost in costs))
+    stages = sorted({cost.name.split(".")[0] for cost in costs})
     for number, cost in enumerate(costs):
         y = top + row * number
         colour = colours[stages.index(cost.name.split(".")[0]) % len(colours)]

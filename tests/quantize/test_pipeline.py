@@ -192,7 +192,10 @@ def test_sensitivity_finds_the_planted_layer(float_model, tmp_path, capsys):
     words = ["sensitivity", str(float_model), "--out", str(out), "--raw", "--check", "3", "--json", *QUICK]
     assert main(words) == 0
     value = json.loads(capsys.readouterr().out)
-    worst = max(value["layers"], key=lambda layer: layer["mae_mean"])
+    harm = [layer["mae_mean"] for layer in value["layers"]]
+    assert harm == sorted(harm, reverse=True), "the most harmful first: what to keep in float is the top of the list"
+    assert all(layer["float_bytes"] > 0 for layer in value["layers"])
+    worst = value["layers"][0]
     assert worst["name"] == "stage1.rebnconv1d", "the layer that reads the planted channel"
     assert len(value["layers"]) == 6
     assert "| stage1.rebnconv1d |" in out.with_suffix(".md").read_text()
