@@ -15,7 +15,7 @@ import onnx
 import u2net.network
 from datasets.calibration import CalibrationImages, calibration_images
 from u2net.artifact import asked, changed, read_sidecar, verify_artifact, write_sidecar
-from u2net.errors import ArtifactError, ConfigError, OutputError, QualityError
+from u2net.errors import ArtifactError, CheckpointError, ConfigError, OutputError, QualityError
 from u2net.files import atomic_path, check_path, sha256_file
 from u2net.network.checkpoint import load_checkpoint
 from u2net.network.model import CONFIGS, U2Net, count_parameters
@@ -67,7 +67,11 @@ def export_checkpoint(
     wanted = shape_called(model) if model is not None and model not in NAMED_AFTER_DATA else None
     if weights is None:
         weights = own_weights(model or DEFAULT_MODEL)
-    inputs = {"weights": sha256_file(weights)}
+    weights = check_path(weights)
+    try:
+        inputs = {"weights": sha256_file(weights)}
+    except OSError as error:
+        raise CheckpointError(f"{weights} cannot be read: {error.strerror or error}") from error
     pictures = calibration_images(parity_images, parity_count)
     outputs = [target, *([fp16_path(target)] if fp16 and not settings.fp16 else [])]
     request = asked(
@@ -83,7 +87,7 @@ def export_checkpoint(
     if not force and not any(reasons.values()):
         tell(f"{', '.join(path.name for path in everything)}: up to date")
         return {str(path): read_sidecar(path) for path in everything}
-    if all(path.exists() for path in everything):
+    if target.exists():
         tell(f"exporting again: {', '.join(sorted({r for found in reasons.values() for r in found})) or 'as asked'}")
     progress("loading the checkpoint")
     network = load_checkpoint(weights)
