@@ -15,9 +15,9 @@ What is done, in this order, and what the caller is told of it (`Decoded.notes`)
 **Own transparency.** The network sees a picture with an alpha channel laid on a colour that its visible pixels stand
 out from (`Decoded.flattened`): white, or black where Σ a · (77 R + 150 G + 29 B) over all pixels is more than
 `LIGHT` · 256 · Σ a. A picture that **is a cut-out already** (`Decoded.is_cutout`) is not shown to the network at all:
-its own alpha is the matte. That is one where at least `CUT_AWAY` of the pixels have a = 0, and where the pixels of a ≥
-128 fill less than `FILLED` of the smallest box around them. A photograph in a transparent frame fills its box, and so does
-a product that is a box, which the network is shown all the same.
+its own alpha is the matte. That is one where at least `CUT_AWAY` of the pixels have a = 0, and where the pixels of
+a ≥ 128 fill less than `FILLED` of the smallest box around them. A photograph in a transparent frame fills its box, and
+so does a product that is a box, which the network is shown all the same.
 """
 
 from __future__ import annotations
