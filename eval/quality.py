@@ -348,7 +348,7 @@ def _spread(samples: Sequence[Sample], limit: int) -> list[Sample]:
 
 
 def _pool(models: Sequence[Candidate], workers: int, tasks: int) -> ProcessPoolExecutor:
-    from u2net.infer import available_cores
+    from u2net.cores import available_cores
 
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # inherited by the workers, each of which is to use one core

@@ -30,8 +30,8 @@ import numpy as np
 from PIL import Image
 
 from datasets.synthetic import SyntheticSet
+from u2net.cores import available_cores
 from u2net.errors import QualityError
-from u2net.infer import available_cores
 from u2net.remover import default_model
 
 __all__ = ["kill_test", "make_photographs", "measure", "throughput_text"]

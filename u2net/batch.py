@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import stat
 import threading
 import time
@@ -28,12 +27,12 @@ from glob import glob
 from pathlib import Path
 from typing import Any, Literal
 
-from .composite import Background, parse_background
-from .decode import SUFFIXES, DecodeLimits, load_image, read_source
+from .composite import Background, parse_background, parse_colour
+from .cores import available_cores, inference_threads
+from .decode import SUFFIXES, UNREAD_SUFFIXES, DecodeLimits, load_image, read_source
 from .encode import EncodeSettings, encoded, format_of, place
 from .errors import ConfigError, ImageError, OutputError, U2NetError
 from .files import check_path, sha256_bytes, sha256_file
-from .infer import available_cores
 from .postprocess import BALANCED, Refinement
 from .remover import NOTHING_FOUND, Remover
 from .subject import CropSettings
@@ -71,7 +70,7 @@ class BatchSettings:
     keep_metadata: bool = False  # EXIF holds places and serial numbers: only on request
     journal: str | None = None  # path of the journal; None: nothing is skipped or noted
     force: bool = False  # do again what the journal says is done
-    threads: int = 1  # of one worker's inference
+    threads: int | None = None  # of one worker's inference: the cores are shared among the jobs
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,8 @@ def find_pictures(
 ) -> tuple[list[tuple[Path, Path]], list[Result]]:
     """(picture, the folder that its place is counted from) for every input, and a failed `Result` for each bad one.
 
-    An input is a file (taken whatever its suffix), a folder (its pictures by suffix, in order of name; hidden ones and
+    An input is a file (taken whatever its suffix), a folder (its pictures by suffix, those that cannot be read among
+    them, so that nobody misses one in silence; in order of name; hidden ones and
     the folder `exclude` left out; folders inside only if `recursive`, symbolic links to folders never), or a pattern
     (`*`, `?`, `[…]`, `**`).
     """
@@ -154,7 +154,7 @@ def _pictures_in(folder: Path, root: Path, recursive: bool, shut: Path | None) -
         if entry.is_dir():
             if recursive and not entry.is_symlink() and path.resolve() != shut:
                 yield from _pictures_in(path, root, recursive, shut)
-        elif path.suffix.lower() in SUFFIXES:
+        elif path.suffix.lower() in SUFFIXES | UNREAD_SUFFIXES:
             yield path, root
 
 
@@ -292,11 +292,11 @@ class Worker:
         if self.settings.fail_if_empty and not cutout.subject.found:
             return replace(result, error=f"{task.input}: {NOTHING_FOUND}")
         cutout = cutout.cropped(self.settings.crop)
-        exif = decoded.exif if self.settings.keep_metadata else None
+        metadata = decoded.metadata if self.settings.keep_metadata else None
         files: dict[str, memoryview] = {}
         if task.output is not None:
             pixels = cutout.pixels(self.background)
-            files[task.output] = encoded(pixels, format_of(task.output), self.settings.encoding, exif)
+            files[task.output] = encoded(pixels, format_of(task.output), self.settings.encoding, metadata)
         if task.mask is not None:
             files[task.mask] = encoded(cutout.alpha, format_of(task.mask), self.settings.encoding)
         digests = {target: sha256_bytes(content) for target, content in files.items()}
@@ -377,15 +377,17 @@ def _work(task: Task) -> Result:
 def run(tasks: Sequence[Task], settings: BatchSettings, jobs: int | None = None) -> Iterator[Result]:
     """Do all tasks and yield their results as they come; with one job in the order of the tasks.
 
-    `jobs` processes share the cores that this process may use; by default one for each core where there are tasks
-    enough, and never more jobs than cores. One job runs in this process. Raises `ModelError` and `ConfigError` before
-    the first result where the settings cannot work.
+    `jobs` is a number of processes, never more than this process may use cores; each takes one core, unless the
+    settings name its threads. By default they are as many as the cores, which they share, where there are tasks enough.
+    One job runs in this process. Raises `ModelError` and `ConfigError` before the first result where the settings
+    cannot work.
     """
     cores = available_cores()
     if jobs is not None and jobs < 1:
         raise ConfigError(f"jobs must be at least 1, got {jobs}")
     count = min(cores, len(tasks), jobs or (cores if len(tasks) >= 4 else 1))
-    settings = replace(settings, threads=max(1, cores // max(1, count)))
+    shared = 1 if jobs is not None else min(inference_threads(), max(1, cores // max(1, count)))
+    settings = replace(settings, threads=settings.threads or shared)
     if count <= 1:
         worker = Worker(settings)
         for task in tasks:
@@ -487,7 +489,7 @@ def run_ray(tasks: Sequence[Task], settings: BatchSettings, jobs: int | None = N
         ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
     workers = jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))
     settings = replace(settings, model=str(Path(settings.model).absolute()), journal=_absolute(settings.journal))
-    if not re.fullmatch(r"transparent|white|black|#?[0-9a-fA-F]+", settings.background):
+    if settings.background != "transparent" and parse_colour(settings.background) is None:
         settings = replace(settings, background=_absolute(settings.background) or "")
     rows = []
     for index, task in enumerate(tasks):

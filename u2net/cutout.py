@@ -52,6 +52,7 @@ class Options:
     fail_if_empty: bool
     recursive: bool
     jobs: int | None
+    threads: int | None
     force: bool
     watch: bool
     interval: float
@@ -97,11 +98,11 @@ def cutout(
     ] = False,
     model: Annotated[
         str | None,
-        how(metavar="X.onnx", help="the model; by default the packaged one, else the newest under build/"),
+        how(metavar="MODEL", help="an ONNX file or a name as small; the packaged one, else one under build/"),
     ] = None,
     preset: Annotated[Literal["fast", "balanced", "best"], how(help="how much care edges get")] = "balanced",
     background: Annotated[
-        str, how(metavar="WHAT", help="transparent, #rrggbb, a colour's name, or a picture")
+        str, how(metavar="WHAT", help="transparent, a colour as in CSS, or a picture")
     ] = "transparent",
     stretch: Annotated[
         bool,
@@ -116,7 +117,11 @@ def cutout(
     recursive: Annotated[bool, many("-r", "--recursive", help="folders inside folders too")] = False,
     jobs: Annotated[
         int | None,
-        many("-j", "--jobs", metavar="N", help="processes that share the cores (all cores)"),
+        many("-j", "--jobs", metavar="N", help="processes, each on a core of its own (as many as there are cores)"),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        how(metavar="N", min=1, help="threads of one inference (OMP_NUM_THREADS, else all cores that may be used)"),
     ] = None,
     force: Annotated[bool, many("--force", help="do again what an earlier run has done")] = False,
     watch: Annotated[bool, many("--watch", help="go on with pictures as they turn up, until interrupted")] = False,
@@ -150,7 +155,7 @@ def _run(options: Options) -> int:
 def _settings(options: Options) -> Any:
     from .batch import BatchSettings
     from .decode import DecodeLimits
-    from .remover import default_model
+    from .remover import default_model, resolve_model
 
     refinement = replace(PRESETS[options.preset], **options.refinement)
     limits = DecodeLimits()
@@ -159,7 +164,7 @@ def _settings(options: Options) -> Any:
             raise ConfigError(f"--max-pixels must be a number of megapixels, got {options.max_pixels:g}")
         limits = replace(limits, max_pixels=int(options.max_pixels * 1e6))
     return BatchSettings(
-        model=str(options.model or default_model()),
+        model=str(resolve_model(options.model) if options.model else default_model()),
         refinement=refinement,
         stretch=options.stretch,
         background=options.background,
@@ -169,6 +174,7 @@ def _settings(options: Options) -> Any:
         fail_if_empty=options.fail_if_empty,
         keep_metadata=options.keep_metadata,
         force=options.force,
+        threads=options.threads,
     )
 
 
@@ -194,26 +200,37 @@ def _one(options: Options, source: Any, name: str, output: str | None) -> int:
     """One picture from a file or standard input to a file or standard output."""
     from .composite import parse_background
     from .decode import load_image
-    from .encode import OUTPUT_SUFFIXES, encoded, format_of, place
-    from .infer import available_cores
+    from .encode import encoded, format_of, place
     from .remover import NOTHING_FOUND, Remover
 
-    if wants_json() and output == "-":
-        raise ConfigError("--json and the picture cannot both go to standard output")
-    if output == "-" and sys.stdout.isatty():
+    to_stdout = [
+        what
+        for what, path in (("--json", wants_json()), ("-o", output), ("--mask", options.mask))
+        if path in (True, "-")
+    ]
+    if len(to_stdout) > 1:
+        raise ConfigError(f"{' and '.join(to_stdout)} cannot both go to standard output")
+    if "-" in (output, options.mask) and sys.stdout.isatty():
         raise ConfigError("standard output is a terminal; pipe it on or give -o FILE")
     settings = _settings(options)
     background = parse_background(settings.background, settings.limits)
     form = options.format or "png" if output == "-" else format_of(output) if output is not None else "png"
-    if options.mask and options.mask != "-":
-        format_of(options.mask)
-    elif options.mask:
-        raise ConfigError("the mask must go to a file, with a suffix of " + ", ".join(OUTPUT_SUFFIXES))
+    mask_form = options.format or "png" if options.mask == "-" else format_of(options.mask) if options.mask else "png"
+    if output is not None:
+        _check_format(form, background)
+
+    def deliver(target: str, data: memoryview) -> None:
+        if target != "-":
+            place(target, data)
+            return
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
     start = time.perf_counter()
     decoded = load_image(source, settings.limits, name=name)
     remover = Remover(
         settings.model,
-        threads=available_cores(),
+        threads=settings.threads,
         refinement=settings.refinement,
         stretch=settings.stretch,
         limits=settings.limits,
@@ -223,18 +240,13 @@ def _one(options: Options, source: Any, name: str, output: str | None) -> int:
     if settings.fail_if_empty and not subject.found:
         raise ImageError(f"{name}: {NOTHING_FOUND}")
     cutout = cutout.cropped(settings.crop)
-    exif = decoded.exif if settings.keep_metadata else None
+    metadata = decoded.metadata if settings.keep_metadata else None
     if output is not None:
-        data = encoded(cutout.pixels(background), form, settings.encoding, exif)
-        if output == "-":
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
-        else:
-            place(output, data)
+        deliver(output, encoded(cutout.pixels(background), form, settings.encoding, metadata))
     if options.svg:
         place(options.svg, cutout.svg().encode())
     if options.mask:
-        place(options.mask, encoded(cutout.alpha, format_of(options.mask), settings.encoding))
+        deliver(options.mask, encoded(cutout.alpha, mask_form, settings.encoding))
     from .batch import Result
 
     seconds = time.perf_counter() - start
@@ -249,11 +261,17 @@ def _one(options: Options, source: Any, name: str, output: str | None) -> int:
     return 0
 
 
+def _check_format(form: str, background: Any) -> None:
+    if form == "jpeg" and (background is None or background.opacity < 255):
+        raise ConfigError("JPEG has no transparency: choose an opaque --background, PNG or WebP")
+
+
 # Files
 
 
 def _run_files(options: Options) -> int:
     from .batch import JOURNAL_NAME, find_pictures, plan, run, run_ray, watch
+    from .composite import parse_background
 
     settings = _settings(options)
     several = options.watch or len(options.inputs) > 1 or Path(options.inputs[0]).is_dir() or not _exists(options)
@@ -262,6 +280,10 @@ def _run_files(options: Options) -> int:
         return _single(options)
     if options.svg:
         raise ConfigError("--svg takes one picture")
+    if options.mask == "-":
+        raise ConfigError("standard output (-) takes the mask of one picture")
+    if options.output is not None:
+        _check_format(options.format or "png", parse_background(settings.background, settings.limits))
     if options.output is None and options.mask is None:
         raise ConfigError("several pictures need a folder to go to: -o FOLDER")
     for folder in (options.output, options.mask):
@@ -318,7 +340,7 @@ def _single(options: Options) -> int:
         ending = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}[options.format or "png"]
         output = str(Path(output) / (Path(source).stem + ending))
     for target in (output, options.mask, options.svg):
-        if target is not None and os.path.realpath(target) == os.path.realpath(source):
+        if target not in (None, "-") and os.path.realpath(target) == os.path.realpath(source):
             raise ConfigError(f"{target} is the input; choose another output")
     return _one(options, source, source, output)
 

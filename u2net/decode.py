@@ -3,7 +3,8 @@
 What is done, in this order, and what the caller is told of it (`Decoded.notes`):
 
 1. Only the formats in `FORMATS` are tried, so that no exotic parser (and no external program, as for EPS) sees the
-   bytes. The picture's size is checked before a pixel is decoded.
+   bytes, and HEIC and JPEG XL where the package that reads them is installed. The picture's size is checked before a
+   pixel is decoded.
 2. The first frame or page is taken; that there were more is noted.
 3. Colour: an embedded ICC profile of at most `MAX_PROFILE_BYTES` is converted to sRGB (perceptual intent, through
    LittleCMS); a larger, damaged or mismatched one is ignored with a note. CMYK without a profile uses Pillow's plain
@@ -29,7 +30,8 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,10 +39,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from .encode import Metadata
 from .errors import ImageError, U2NetError
 from .files import check_path
 
-__all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "Decoded", "DecodeLimits", "load_image"]
+__all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "UNREAD_SUFFIXES", "Decoded", "DecodeLimits", "load_image"]
 
 ByteArray = npt.NDArray[np.uint8]
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | ByteArray
@@ -52,7 +55,15 @@ SUFFIXES = frozenset(
     f".{name}"
     for name in (
         *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "webp", "avif", "tif", "tiff", "gif", "bmp", "dib"),
-        *("ppm", "pgm", "pbm", "pnm", "jp2", "j2k"),
+        *("ppm", "pgm", "pbm", "pnm", "jp2", "j2k", "heic", "heif", "hif", "jxl"),
+    )
+)
+#: File suffixes of pictures that a folder may hold and that are not read: each is said, none is passed over in silence.
+UNREAD_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("svg", "svgz", "eps", "ai", "psd", "psb", "xcf", "ico", "tga", "exr", "hdr", "dds"),
+        *("dng", "cr2", "cr3", "nef", "arw", "orf", "rw2", "raf", "pef", "srw"),  # cameras' raw files
     )
 )
 MAX_PIXELS = 150_000_000  # cameras and telephones give 102 and 108 megapixels
@@ -75,6 +86,21 @@ _PILLOW_LOCK = threading.Lock()  # Pillow's pixel limit and Python's warning fil
 
 
 @dataclass(frozen=True)
+class _Plugin:
+    """A format that Pillow reads with the help of another package."""
+
+    format: str  # Pillow's name
+    package: str
+    module: str
+    register: str | None = None  # the function of the module that tells Pillow; None: importing it does
+
+
+_HEIF = _Plugin("HEIF", "pillow-heif", "pillow_heif", "register_heif_opener")
+_JPEG_XL = _Plugin("JXL", "pillow-jxl-plugin", "pillow_jxl")
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12
+
+
+@dataclass(frozen=True)
 class DecodeLimits:
     """What is refused before it can do harm."""
 
@@ -92,7 +118,7 @@ class Decoded:
     format: str | None = None  # Pillow's name of the file format; None for pixels that came from memory
     frames: int = 1  # frames or pages in the file; the first is what `rgb` holds
     notes: tuple[str, ...] = ()  # one readable phrase for each thing that a person may want to know
-    exif: bytes | None = None  # the file's EXIF block with the orientation reset; None if it had none
+    metadata: Metadata = field(default_factory=Metadata)  # the file's, with the orientation reset
 
     @property
     def width(self) -> int:
@@ -265,15 +291,35 @@ def _decode(data: bytes, limits: DecodeLimits) -> Decoded:
         raise ImageError(f"a JPEG of more than {limits.max_scans} scans")
     with _quiet_pillow():
         try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError:
-            raise ImageError("not a picture of a known format") from None
+            image = _open_with_plugin(data)
     with image:
         _check_size(image.size, limits)
         with _quiet_pillow(), _quiet_libtiff(image.format == "TIFF"):
             image.load()
         _check_size(image.size, limits)
         return _convert(image)
+
+
+def _open_with_plugin(data: bytes) -> Image.Image:
+    """An image of a format that needs another package. Raises `ImageError`, naming the package where there is one."""
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        plugin = _HEIF
+    elif data.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")):
+        plugin = _JPEG_XL
+    else:
+        raise ImageError("not a picture of a known format")
+    try:
+        module = import_module(plugin.module)
+    except ImportError:
+        raise ImageError(f"{plugin.format} needs a package: pip install {plugin.package}") from None
+    if plugin.register is not None:
+        getattr(module, plugin.register)()
+    try:
+        return Image.open(io.BytesIO(data), formats=(plugin.format,))
+    except UnidentifiedImageError:
+        raise ImageError(f"damaged ({plugin.package} cannot read it)") from None
 
 
 def _convert(image: Image.Image) -> Decoded:
@@ -292,7 +338,7 @@ def _convert(image: Image.Image) -> Decoded:
     matte = None
     if alpha is not None and alpha.getextrema()[0] != 255:
         matte = np.asarray(alpha)
-    return Decoded(rgb, matte, form, frames, tuple(notes), exif)
+    return Decoded(rgb, matte, form, frames, tuple(notes), Metadata(exif, _dpi(image, orientation)))
 
 
 def _frame_count(image: Image.Image) -> int:
@@ -315,6 +361,17 @@ def _exif(image: Image.Image) -> tuple[int, bytes | None]:
         return (orientation if isinstance(orientation, int) else 1), exif.tobytes()
     except Exception:  # metadata must never cost the picture
         return 1, None
+
+
+def _dpi(image: Image.Image, orientation: int) -> tuple[float, float] | None:
+    """Pixels an inch across and down, as the picture stands upright; None where the file says nothing sensible."""
+    try:
+        across, down = (float(value) for value in image.info["dpi"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    if not (1 <= across <= 65535 and 1 <= down <= 65535):
+        return None
+    return (down, across) if orientation >= 5 else (across, down)
 
 
 def _split(image: Image.Image, notes: list[str]) -> tuple[Image.Image, Image.Image | None]:

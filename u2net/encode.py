@@ -21,6 +21,7 @@ from .files import check_path, write_bytes
 __all__ = [
     "OUTPUT_SUFFIXES",
     "EncodeSettings",
+    "Metadata",
     "OutputFormat",
     "encode",
     "encoded",
@@ -64,12 +65,20 @@ def format_of(path: str | os.PathLike[str]) -> OutputFormat:
     return OUTPUT_SUFFIXES[suffix]
 
 
+@dataclass(frozen=True)
+class Metadata:
+    """What a file says besides its pixels."""
+
+    exif: bytes | None = None  # an EXIF block
+    dpi: tuple[float, float] | None = None  # pixels an inch, across and down; PNG and JPEG have room for it
+
+
 def encode(
     pixels: ByteArray,
     file: BinaryIO,
     form: OutputFormat,
     settings: EncodeSettings | None = None,
-    exif: bytes | None = None,
+    metadata: Metadata | None = None,
 ) -> None:
     """Write `pixels`, uint8 (H, W), (H, W, 3) or (H, W, 4), to the binary `file`."""
     settings = settings or EncodeSettings()
@@ -79,7 +88,11 @@ def encode(
     if form == "jpeg" and pixels.ndim == 3 and pixels.shape[2] == 4:
         raise ConfigError("JPEG has no transparency: choose a background, PNG or WebP")
     image = Image.fromarray(pixels)
-    options: dict[str, object] = {"exif": exif} if exif else {}
+    options: dict[str, object] = {}
+    if metadata is not None and metadata.exif:
+        options["exif"] = metadata.exif
+    if metadata is not None and metadata.dpi and form != "webp":
+        options["dpi"] = metadata.dpi
     if form == "png":
         options.update(compress_level=settings.png_level)
         if settings.png_level == 1:
@@ -96,11 +109,11 @@ def encode(
 
 
 def encoded(
-    pixels: ByteArray, form: OutputFormat, settings: EncodeSettings | None = None, exif: bytes | None = None
+    pixels: ByteArray, form: OutputFormat, settings: EncodeSettings | None = None, metadata: Metadata | None = None
 ) -> memoryview:
     """The bytes of the picture file. Raises `OutputError` and `ConfigError` as `encode` does."""
     file = io.BytesIO()
-    encode(pixels, file, form, settings, exif)
+    encode(pixels, file, form, settings, metadata)
     return file.getbuffer()
 
 
@@ -108,14 +121,14 @@ def write_picture(
     path: str | os.PathLike[str],
     pixels: ByteArray,
     settings: EncodeSettings | None = None,
-    exif: bytes | None = None,
+    metadata: Metadata | None = None,
 ) -> None:
     """Write `pixels` to `path` in the format of its suffix, atomically.
 
     A symbolic link at `path` is replaced, never written through. Raises `OutputError` where it cannot be written.
     """
     form = format_of(check_path(path))
-    place(path, encoded(pixels, form, settings, exif))
+    place(path, encoded(pixels, form, settings, metadata))
 
 
 def place(path: str | os.PathLike[str], data: bytes | memoryview) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from .cores import inference_threads
 from .errors import ConfigError, ModelError, U2NetError
 from .files import check_path
 from .onnx_scan import OnnxSummary, scan
@@ -24,7 +25,7 @@ from .preprocess import network_input
 if TYPE_CHECKING:
     from .runtime import onnxruntime
 
-__all__ = ["Session", "available_cores"]
+__all__ = ["Session"]
 
 Interface = Literal["tensor", "image"]
 FloatArray = npt.NDArray[np.float32]
@@ -37,20 +38,12 @@ _MAX_SIZE = 2048
 _IMAGE_CHANNELS = 4
 
 
-def available_cores() -> int:
-    """Processor cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        return os.cpu_count() or 1
-
-
 class Session:
     """A loaded model.
 
     `size` is the side in pixels of the square picture that the network sees, `interface` says what it takes: `tensor`
     (normalised float NCHW) or `image` (uint8 RGBA NHWC); see `preprocess`. `threads` is the number of cores that one
-    inference uses, by default all that the process may use.
+    inference uses, by default `cores.inference_threads()`.
 
     Raises `ModelError` where the file is missing, damaged, refused, or not a U²-Net.
     """
@@ -59,7 +52,7 @@ class Session:
         if threads is not None and threads < 1:
             raise ConfigError(f"threads must be at least 1, got {threads}")
         self.model_path = Path(model_path)
-        self.threads = threads or available_cores()
+        self.threads = threads or inference_threads()
         try:
             data = _read_model(self.model_path)
             summary = scan(data)

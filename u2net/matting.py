@@ -18,7 +18,10 @@ colour model fits best. Notable choices:
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -104,10 +107,7 @@ def solve_matte(fitted: Fitted) -> FloatArray:
     averaged over windows of radius 3. Back-projection as in `postprocess`, with (1 − d)⁸ as trust, does the rest. Then,
     with h = 0.05 · d, what is under h becomes 0 and what is over 1 − h becomes 1, linear between.
     """
-    try:
-        import pymatting  # noqa: F401
-    except ImportError:
-        raise ConfigError("the preset 'best' needs pymatting: pip install 'u2net-remover[matting]'") from None
+    _import_pymatting()
     from scipy import sparse
 
     grid = fitted.grid
@@ -143,6 +143,29 @@ def solve_matte(fitted: Fitted) -> FloatArray:
     correction = grid.sample(grid.correction(solved, moves, fitted.mended, trust))
     solved = np.where(moves, solved + correction, solved)
     return np.clip((solved - HAZE * doubt) / (1 - 2 * HAZE * doubt), 0, 1)
+
+
+def _import_pymatting() -> None:
+    """Import pymatting, whose compiled functions numba keeps beside it or in the user's cache.
+
+    Where neither can be written numba refuses to compile at all; then they are kept for this process alone, in a folder
+    that nobody else can write: what lies in a cache is run. Raises `ConfigError` where it is not installed.
+    """
+    try:
+        import pymatting
+    except ImportError:
+        raise ConfigError("the preset 'best' needs pymatting: pip install 'u2net-remover[matting]'") from None
+    except RuntimeError as error:
+        if "cannot cache function" not in str(error):
+            raise
+        import numba
+
+        folder = tempfile.mkdtemp(prefix="u2net-numba-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        numba.config.CACHE_DIR = folder  # type: ignore[attr-defined]
+        for name in [name for name in sys.modules if name.split(".")[0] == "pymatting"]:
+            del sys.modules[name]
+        import pymatting  # noqa: F401
 
 
 def _laplacian_rows(pixels: ByteArray, unknown: npt.NDArray[np.bool_]) -> csr_matrix:

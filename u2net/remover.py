@@ -19,17 +19,18 @@ from PIL import Image
 from .composite import Background, composite
 from .contours import contours, svg_path
 from .decode import Decoded, DecodeLimits, Source, load_image
-from .encode import EncodeSettings, write_picture
+from .encode import EncodeSettings, Metadata, write_picture
 from .errors import ModelError
+from .files import check_path
 from .foreground import estimate_foreground
 from .infer import Session
 from .postprocess import BALANCED, Refinement, matte
 from .preprocess import min_max
 from .second_look import Seen, look_twice, windows
 from .subject import CropSettings, Subject, crop_box, crop_pixels, find_subject
-from .zoo import DEFAULT_MODEL
+from .zoo import ALIASES, DEFAULT_MODEL, PUBLIC_WEIGHTS, WEIGHTS, default_path, embedded_weights
 
-__all__ = ["NOTHING_FOUND", "Cutout", "Remover", "default_model"]
+__all__ = ["NOTHING_FOUND", "Cutout", "Remover", "default_model", "resolve_model"]
 
 ByteArray = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float32]
@@ -50,6 +51,37 @@ def default_model() -> Path:
         if path.is_file():
             return path
     raise ModelError("no model found: name one with --model, or make one with 'make export quantize'")
+
+
+def resolve_model(name: str) -> Path:
+    """The ONNX file that `name` means: a path, or a model's name, ours or the authors' (`small`, `u2netp`, …).
+
+    A named model is the wheel's, else what the pipeline has built under the working folder, else what `u2net weights
+    fetch` has brought. Raises `ModelError`, saying what to do, where there is none or it is a checkpoint.
+    """
+    path = check_path(name)
+    if path.suffix.lower() in (".safetensors", ".pth", ".pt", ".ckpt"):
+        raise ModelError(f"{name} is a checkpoint; make a model of it: u2net export --weights {name} --out model.onnx")
+    if path.exists() or path.suffix or len(path.parts) != 1:
+        return path
+    known = ALIASES.get(name, name)
+    places = [_PACKAGED / f"{known}.onnx", *(Path("build") / known / f"{form}.onnx" for form in ("int8", "fp32"))]
+    public = PUBLIC_WEIGHTS.get(known)
+    if public is not None:
+        places.append(default_path(public))
+    for place in places:
+        if place.is_file():
+            return place
+    if public is not None:
+        raise ModelError(f"the model {name} is not here; get it by: u2net weights fetch {known}")
+    if embedded_weights(known) is not None:
+        raise ModelError(f"the model {name} is not built here; make it by: make export quantize MODEL={known}")
+    raise ModelError(f"{name} is neither a file nor a model that is known ({', '.join(sorted(_names()))})")
+
+
+def _names() -> set[str]:
+    own = (path.stem for path in (*WEIGHTS.glob("*.safetensors"), *_PACKAGED.glob("*.onnx")))
+    return {*own, *ALIASES, *PUBLIC_WEIGHTS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +121,7 @@ class Cutout:
         return Image.fromarray(self.rgba())
 
     def over(self, background: Background) -> ByteArray:
-        """uint8 (H, W, 3): the cut-out in front of `background`."""
+        """uint8 (H, W, 3): the cut-out in front of `background`; (H, W, 4) where that is partly transparent."""
         return composite(self.rgb, self.alpha, background)
 
     def pixels(self, background: Background | None = None) -> ByteArray:
@@ -101,10 +133,10 @@ class Cutout:
         path: str | os.PathLike[str],
         background: Background | None = None,
         settings: EncodeSettings | None = None,
-        exif: bytes | None = None,
+        metadata: Metadata | None = None,
     ) -> None:
         """Write a PNG, WebP or (with a background) JPEG, atomically. Raises `OutputError` and `ConfigError`."""
-        write_picture(path, self.pixels(background), settings, exif)
+        write_picture(path, self.pixels(background), settings, metadata)
 
     def svg(self, tolerance: float = 1.0) -> str:
         """An SVG document with the outline of alpha ≥ 128 as one path, simplified to within `tolerance` pixels."""

@@ -24,8 +24,8 @@ from tests.support.paths import ROOT
 from tests.support.runner_models import red_detector
 from u2net import batch
 from u2net.batch import JOURNAL_NAME, BatchSettings, Task, find_pictures, plan, run
+from u2net.cores import available_cores
 from u2net.errors import ConfigError, ModelError
-from u2net.infer import available_cores
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def _work_or_die(task: Task) -> batch.Result:
 
 
 def test_jobs_never_exceed_the_cores(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[int, int | None]] = []
 
     def run_pool(tasks: list[Task], settings: BatchSettings, count: int) -> list[batch.Result]:
         seen.append((count, settings.threads))
@@ -173,7 +173,8 @@ def test_jobs_never_exceed_the_cores(model: str, monkeypatch: pytest.MonkeyPatch
             if cores > 1:
                 list(run([Task("a", "b")] * 40, BatchSettings(model), jobs))
                 count, threads = seen[0]
-                assert count * threads <= cores and threads >= 1
+                assert threads is not None and count * threads <= cores and threads >= 1
+                assert jobs is None or threads == 1
     with pytest.raises(ConfigError):
         list(run([], BatchSettings(model), 0))
 

@@ -284,3 +284,115 @@ def test_signals_are_the_callers_again_afterwards(tmp_path: Path, model: str) ->
     before = signal.getsignal(signal.SIGTERM)
     assert main([str(photo(tmp_path / "a.jpg")), "--model", model, "-q"]) == 0
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_jpeg_without_a_background_is_refused_before_the_first_picture(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo(tmp_path / "in" / "a.png")
+    for arguments in (["--format", "jpeg"], ["--format", "jpeg", "--background", "#ff000080"]):
+        assert main([str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", model, *arguments]) == 1
+        assert "JPEG has no transparency" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_resolution_is_kept_with_the_metadata(tmp_path: Path, model: str) -> None:
+    source = photo(tmp_path / "a.jpg", dpi=(300, 300))
+    for name in ("out.png", "out.jpg"):
+        arguments = [str(source), "-o", str(tmp_path / name), "--model", model, "--background", "white"]
+        assert main([*arguments, "--keep-metadata"]) == 0
+        assert Image.open(tmp_path / name).info["dpi"] == pytest.approx((300, 300), abs=0.5)
+        assert main(arguments) == 0
+        assert Image.open(tmp_path / name).info.get("dpi", (72, 72))[0] < 100
+
+
+@pytest.mark.parametrize("colour", ["tomato", "#ff6347", "ff6347", "rgb(255, 99, 71)", "hsl(9, 100%, 64%)"])
+def test_colours_as_css_writes_them(tmp_path: Path, model: str, colour: str) -> None:
+    out = tmp_path / "out.png"
+    assert main([str(photo(tmp_path / "a.png")), "-o", str(out), "--model", model, "--background", colour]) == 0
+    image = Image.open(out)
+    assert image.mode == "RGB"
+    assert np.abs(np.asarray(image)[2, 2].astype(int) - (255, 99, 71)).max() < 12
+
+
+def test_a_colour_may_be_partly_transparent(tmp_path: Path, model: str) -> None:
+    source = photo(tmp_path / "a.png")
+    for colour, name in (("transparent", "plain"), ("#0000ff80", "half")):
+        arguments = [str(source), "-o", str(tmp_path / f"{name}.png"), "--model", model, "--background", colour]
+        assert main(arguments) == 0
+    plain, half = Image.open(tmp_path / "plain.png"), Image.open(tmp_path / "half.png")
+    expected = Image.new("RGBA", plain.size, (0, 0, 255, 128))
+    expected.alpha_composite(plain)
+    assert np.abs(np.asarray(half).astype(int) - np.asarray(expected)).max() <= 3
+
+
+def test_the_mask_may_go_to_standard_output(tmp_path: Path, model: str) -> None:
+    source = photo(tmp_path / "a.png")
+    done = run(source, "--mask", "-", "--model", model)
+    assert done.returncode == 0
+    mask = Image.open(io.BytesIO(done.stdout))
+    assert mask.mode == "L" and np.asarray(mask)[30, 40] > 250
+    assert not (tmp_path / "a-cutout.png").exists()
+    for wrong in (["-o", "-"], ["--json"]):
+        done = run(source, "--mask", "-", "--model", model, *wrong)
+        assert done.returncode == 1 and b"cannot both go to standard output" in done.stderr
+
+
+def test_models_by_name(tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name is looked for in the wheel, under build/ and where fetched models are kept, or it is said what to do."""
+    source = photo(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("U2NET_HOME", str(tmp_path / "fetched"))
+    bytes_ = Path(model).read_bytes()
+    for place, names in (("build/small/int8.onnx", ("small", "u2netp")), ("fetched/u2net.onnx", ("full", "u2net"))):
+        for name in names:
+            done = run(source, "--model", name, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)})
+            assert done.returncode == 1 and done.stderr.count(b"\n") == 1 and b"u2net weights fetch" in done.stderr
+        Path(place).parent.mkdir(parents=True)
+        Path(place).write_bytes(bytes_)
+        for name in names:
+            assert main([str(source), "-o", "out.png", "--model", name]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("weights.safetensors", "u2net export --weights weights.safetensors"),
+        ("weights.pth", "u2net export --weights weights.pth"),
+        ("small-fast", "make export quantize MODEL=small-fast"),
+        ("smal", "neither a file nor a model that is known"),
+    ],
+)
+def test_models_that_are_none_say_what_to_do(
+    tmp_path: Path, name: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([str(photo(tmp_path / "a.png")), "--model", name]) == 1
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_pictures_that_are_not_read_are_said(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.svg").write_text("<svg/>")
+    (tmp_path / "in" / "c.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 64)
+    (tmp_path / "in" / "d.jxl").write_bytes(b"\xff\x0a" + b"\0" * 64)
+    for module in ("pillow_heif", "pillow_jxl"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert main([str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--model", model, "-j", "1"]) == 1
+    error = capsys.readouterr().err
+    for said in ("b.svg: not a picture of a known format", "pip install pillow-heif", "pip install pillow-jxl-plugin"):
+        assert said in error
+    assert (tmp_path / "out" / "a.png").exists()
+
+
+def test_best_where_nothing_can_be_written(tmp_path: Path) -> None:
+    """As for a web server's user in a read-only container: no cache beside pymatting, none in a home folder."""
+    pytest.importorskip("pymatting")
+    script = "from u2net.matting import _import_pymatting as go; go(); import numba; print(numba.config.CACHE_DIR)"
+    environment = os.environ | {"NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "u2net-numba-" in done.stdout and not Path(done.stdout.strip()).exists()

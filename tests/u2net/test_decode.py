@@ -39,9 +39,9 @@ def test_orientation_is_applied_and_removed(orientation: int) -> None:
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     decoded = load_image(data)
     np.testing.assert_array_equal(decoded.rgb, expected)
-    assert decoded.exif is not None
+    assert decoded.metadata.exif is not None
     kept = Image.Exif()
-    kept.load(decoded.exif)
+    kept.load(decoded.metadata.exif)
     assert 0x0112 not in kept and kept[0x010F] == "maker"
 
 
@@ -280,3 +280,18 @@ def test_arrays_and_pillow_images() -> None:
     for wrong in (pixels.astype(float), pixels[:, :, :2], np.zeros((0, 3, 3), np.uint8), np.zeros(5, np.uint8)):
         with pytest.raises(ImageError):
             load_image(wrong)
+
+
+def test_heic(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    picture = pattern().resize((80, 48))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    heif.from_pillow(picture).save(tmp_path / "a.heic", quality=95)
+    decoded = load_image(tmp_path / "a.heic")
+    assert decoded.format == "HEIF" and decoded.rgb.shape == (48, 80, 3)
+    assert np.abs(decoded.rgb.astype(int) - np.asarray(picture)).mean() < 8
+    with pytest.raises(ImageError, match="megapixels"):
+        load_image(tmp_path / "a.heic", DecodeLimits(max_pixels=1000))
+    with pytest.raises(ImageError):
+        load_image((tmp_path / "a.heic").read_bytes()[:200])
