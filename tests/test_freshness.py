@@ -24,7 +24,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for seed in (1, 2):
         torch.manual_seed(seed)
         paths.append(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
-        save_checkpoint(U2Net(U2NetConfig("tiny", (StageWidths(2, 4),) * 11)).eval(), paths[-1])
+        save_checkpoint(U2Net(U2NetConfig("tiny", (StageWidths(2, 4),) * 11, size=64)).eval(), paths[-1])
     return paths
 
 
