@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -70,11 +69,10 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str | None:
+    """Of the repository that the command is run in: the models' own."""
     command = ["git", "rev-parse", "--short=12", "HEAD"]
     try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

@@ -14,9 +14,11 @@ from typing import Any
 
 from u2net.errors import U2NetError
 
+from .browser_folder import browser_folder
+
 __all__ = ["BenchServer", "ServerError"]
 
-BROWSER_FOLDER = Path(__file__).parent.parent / "browser"
+BROWSER_FOLDER = browser_folder(Path(__file__).parent.parent / "browser")
 ENGINE_FOLDER = BROWSER_FOLDER / "node_modules" / "onnxruntime-web" / "dist"
 OWN_ENGINE = Path(__file__).parent.parent.parent / "build" / "engine" / "engine.wasm"
 CONTENT_TYPES = {".html": "text/html; charset=utf-8", ".mjs": "text/javascript", ".wasm": "application/wasm"}
