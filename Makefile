@@ -9,6 +9,9 @@ endif
 CALIB  ?=
 EVAL   ?=
 COUNT  ?= 64
+POLICY ?= eval/policy.toml
+REPORT ?= build/report
+DIST   ?= dist
 PYTHON ?= python3.11
 SHARED ?= ../shared
 
@@ -27,7 +30,7 @@ export NPM_CONFIG_UPDATE_NOTIFIER := false
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup export quantize engine eval gate baseline publish web demo sensitivity compare-int8 bench gallery preview fuzz chromium browsers \
+.PHONY: help setup export quantize engine eval gate baseline publish wheel web demo sensitivity compare-int8 bench gallery preview fuzz chromium browsers \
         lint test lock clean
 
 help: ## this list
@@ -35,11 +38,24 @@ help: ## this list
 
 setup: $(VENV) ## the Python environment, from the lock file
 
-PIP_INSTALL = $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+# An index of PyTorch's CPU wheels, where pip is not told of one already. The lock pins that build for Linux; where it is not
+# to be had, PyPI's build of the same version is taken.
+TORCH_INDEX ?=
+PIP = $(PY) -m pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+LOCK := .venv/constraints.txt
+PIP_INSTALL = $(PIP) --constraint $(LOCK) --editable
 
-$(VENV): pyproject.toml constraints.txt
+$(PY):
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not installed; name another, as PYTHON=python3.12" >&2; exit 1; }
-	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv
+
+$(LOCK): constraints.txt | $(PY)
+	@cpu=$$(sed -n 's/^\(torch==[^ ]*+cpu\).*/\1/p' $<); \
+	if $(PIP) --dry-run --no-deps "$$cpu" >/dev/null 2>&1; then cp $< $@; \
+	else echo "make: there is no $$cpu here, so PyPI's build is taken; TORCH_INDEX=URL names an index of CPU wheels" >&2; \
+	  sed 's/^\(torch==[^ ]*\)+cpu/\1/' $< > $@; fi
+
+$(VENV): pyproject.toml $(LOCK)
 	$(PIP_INSTALL) '.[toolchain]'
 	@touch $@
 
@@ -69,16 +85,23 @@ build/engine/.built: $(wildcard engine/src/*.c engine/src/*.h) engine/build.py |
 	@touch $@
 
 eval: quantize build/engine/.built $(NODE) chromium ## mask quality and browser latency → build/report/report.html
-	$(PY) -m eval $(BUILD)/fp32.onnx $(BUILD)/int8.onnx $(BUILD)/int8.u2e $(if $(EVAL),--data $(EVAL)) --policy eval/policy.toml --out build/report
+	$(PY) -m eval $(BUILD)/fp32.onnx $(BUILD)/int8.onnx $(BUILD)/int8.u2e $(if $(EVAL),--data $(EVAL)) --policy $(POLICY) --out $(REPORT)
 
 gate: | $(VENV) ## fail where the report breaks eval/policy.toml
-	$(PY) -m eval gate build/report/report.json --policy eval/policy.toml --markdown build/report/report.md
+	$(PY) -m eval gate $(REPORT)/report.json --policy $(POLICY) --markdown $(REPORT)/report.md
 
 baseline: | $(VENV) ## make the report what later ones are compared with: eval/baseline.json, to be committed
-	$(PY) -m eval baseline build/report/report.json --out eval/baseline.json
+	$(PY) -m eval baseline $(REPORT)/report.json --out eval/baseline.json
 
-publish: web | $(VENV) ## the bundle → dist/
-	$(PY) -m publish --model $(NAME) --out dist
+# A make of its own for each: the gate reads what eval wrote, and web asks which model there is once it has been made.
+publish: eval | $(VENV) ## export, quantize, eval, gate, then the bundle → dist/
+	$(MAKE) gate
+	$(MAKE) web
+	$(PY) -m publish --model $(NAME) --build $(dir $(BUILD)) --report $(REPORT) --policy $(POLICY) --out $(DIST)
+
+wheel: quantize | $(VENV) ## the Python wheel, runner and toolchain with MODEL inside → dist/
+	$(MAKE) web
+	$(PY) -m publish wheel --model $(BUILD)/int8.onnx --out $(DIST)
 
 web: web/dist/.built ## the browser package and the demo
 
@@ -148,10 +171,11 @@ browsers: web chromium | $(DEV) ## the browser package in Chromium, Firefox and 
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends firefox-esr webkit2gtk-driver xvfb xauth dbus; }
 	OMP_NUM_THREADS=1 U2NET_BROWSERS=1 $(PY) -m pytest tests/web/test_browsers.py tests/web/test_apps.py
 
-lint: | $(DEV) ## ruff and mypy
+lint: | $(DEV) ## ruff, mypy, who may import whom
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	.venv/bin/lint-imports
 
 # One thread for each test process: two that wait for each other cost several times as much.
 test: lint $(NODE) tests/publish/transformers_js/node_modules/.package-lock.json web chromium | $(DEV) ## everything that must hold

@@ -1,5 +1,10 @@
+"""`python -m publish`: the folder that a front-end team hosts."""
+
+from __future__ import annotations
+
 import sys
 
 from .cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

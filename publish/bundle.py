@@ -1,132 +1,146 @@
 """`dist/u2net-<model>-<version>/`: the one folder that a front-end team receives.
 
-    manifest.json  int8.onnx fp16.onnx fp32.onnx  *.ort   what the browser package loads, by its `base` option
-    ort-wasm-simd-threaded*.wasm                          the engine, so that nothing comes from elsewhere
+    manifest.json  int8.u2e       what the browser package loads, by its `base` option
+    int8.onnx                     the same model for ONNX Runtime, as in huggingface/ and python/
     README.md  MODEL_CARD.md  LICENSE  licences/
-    npm/        the browser package            python/   the runner as a wheel, default model inside
-    demo/       a page that uses all of it     report/   how good and how fast, measured
+    npm/          the browser package          python/   the runner as a wheel, model inside
+    demo/         a page that uses all of it   report/   how good and how fast, measured
     huggingface/  for transformers.js          rembg/    for rembg
 
-Everything goes into a temporary folder first and takes its name only when it verifies. Two runs give the same bytes.
+On request also fp16.onnx, fp32.onnx and the WebAssembly of ONNX Runtime Web. Everything goes into a temporary folder
+first and takes its name only when it verifies. Two runs give the same bytes.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from eval.gate import judge_report
 from eval.policy import load_policy
 from eval.report import load_report
-from export.ort_format import write_ort
 from u2net.artifact import verify_artifact
 from u2net.errors import ArtifactError, ConfigError, OutputError, QualityError
-from u2net.files import write_bytes, write_json
+from u2net.files import read_regular, write_bytes
 
 from .card import model_card
 from .compress import Compressor
 from .huggingface import write_huggingface_folder
-from .manifest import ENGINE_FILES, MANIFEST_NAME, describe_file, describe_model
+from .manifest import (
+    ENGINE_FILES,
+    MANIFEST_NAME,
+    AnyFile,
+    DemoFile,
+    DocumentFile,
+    EngineFile,
+    File,
+    HuggingFaceFile,
+    Licence,
+    LicenceFile,
+    ModelFile,
+    PackageFile,
+    RecipeFile,
+    ReportFile,
+    TransferSize,
+    WheelFile,
+    describe_file,
+    describe_model,
+    write_manifest,
+)
+from .settings import ROOT, BundleSettings
 from .verify import verify_bundle
 from .wheel import build_wheel
 
-__all__ = ["BundleSettings", "make_bundle"]
+__all__ = ["make_bundle"]
 
-ROOT = Path(__file__).resolve().parent.parent
 WEB = ROOT / "web"
-PRECISIONS = ("int8", "fp16", "fp32")
-#: First part of a file's path → its role in the manifest.
-FOLDER_ROLES = {
-    "npm": "package",
-    "python": "wheel",
-    "demo": "demo",
-    "report": "report",
-    "huggingface": "huggingface",
-    "rembg": "recipe",
-    "licences": "licence",
+LARGEST_FILE_BYTES = 25 << 20  # of several static hosts
+#: First part of a file's path → what it is.
+FOLDERS: dict[str, type[File]] = {
+    "npm": PackageFile,
+    "python": WheelFile,
+    "demo": DemoFile,
+    "report": ReportFile,
+    "huggingface": HuggingFaceFile,
+    "rembg": RecipeFile,
+    "licences": LicenceFile,
 }
 _REMBG_RECIPE = """\
 # With rembg
 
     pip install rembg onnxruntime
-    rembg i -m u2net_custom -x '{"model_path": "../fp32.onnx"}' photo.jpg cutout.png
+    rembg i -m u2net_custom -x '{"model_path": "../int8.onnx"}' photo.jpg cutout.png
 
 or from Python:
 
     from rembg import new_session, remove
-    session = new_session("u2net_custom", model_path="fp32.onnx")
+    session = new_session("u2net_custom", model_path="int8.onnx")
     cutout = remove(photograph, session=session)
 
-`int8.onnx` works the same way. rembg resizes with Lanczos and stretches every mask to the full range, so its masks
-differ a little from the project's own runners', and a picture without a subject gets one.
+rembg resizes with Lanczos and stretches every mask to the full range, so its masks differ a little from the project's
+own runners', and a picture without a subject gets one.
 """
 _README = """\
 # {name} {version}
 
 Background removal that runs in the browser. Put this folder on any static host and no picture ever leaves the page.
 
-    npm install ./npm/{package} onnxruntime-web
+    npm install ./npm/{package}
 
     import {{ createRemover }} from "u2net-remover";
     const remover = await createRemover({{ base: "/models/{name}/" }});   // where this folder is hosted
     const {{ image }} = await remover.cutout(file);
 
-`demo/` is a page to try: serve this folder, open `demo/`. The first visit downloads {first_visit}, the next ones
-nothing. `.br` and `.gz` files are for hosts that send compressed copies. From Python:
+`demo/` is a page to try: serve this folder, open `demo/`. The model is {first_visit} on the wire, once. `.br` and `.gz`
+files are for hosts that send compressed copies. From Python:
 
     pip install ./python/{wheel}
     u2net photo.jpg -o cutout.png
 
 `MODEL_CARD.md` says what the model can and cannot do, `report/report.html` shows it. To check that every byte is what
-was published: `python -m publish verify .`, in the project's repository.
+was published: `npx u2net-remover verify .`
 """
 
-
-@dataclass(frozen=True)
-class BundleSettings:
-    """What goes into a bundle. The defaults are the places where the other stages leave their results."""
-
-    model: str
-    build: Path = ROOT / "build"  # with <model>/{fp32,fp16,int8}.onnx
-    report: Path = ROOT / "build" / "report"  # with report.{json,md,html}
-    out: Path = ROOT / "dist"  # gets <name>-<version>/
-    policy: Path = ROOT / "eval" / "policy.toml"  # what a report must satisfy
-    brotli_quality: int = 11  # of the .br files; 9 is ten times faster and a sixth larger
-    keep: Path = ROOT / ".cache" / "brotli"  # compressed copies of large files, by content
+Say = Callable[[str], None]  # one line for people
+Sidecars = dict[str, dict[str, Any]]
 
 
-def make_bundle(settings: BundleSettings, progress: Callable[[str], None] = lambda what: None) -> Path:
+def make_bundle(settings: BundleSettings, say: Say = lambda what: None) -> Path:
     """Write the bundle and return its folder.
 
     Raises `ArtifactError` where a model is missing, was changed, or is not the one that the report speaks of;
     `QualityError` where the report breaks the policy; `OutputError` where something cannot be built or written.
     """
-    models = {precision: settings.build / settings.model / f"{precision}.onnx" for precision in PRECISIONS}
-    progress("checking models and report")
-    sidecars = {precision: verify_artifact(path) for precision, path in models.items()}
+    folder = settings.build / settings.model
+    names = {"int8": "int8.onnx", "fp32": "fp32.onnx", "u2e": "int8.u2e"}
+    if "fp16" in settings.extras:
+        names["fp16"] = "fp16.onnx"
+    models = {form: folder / name for form, name in names.items()}
+    say("checking models and report")
+    sidecars = {form: verify_artifact(path) for form, path in models.items()}
     _require_chain(sidecars)
     _require_pass(settings, sidecars)
 
     version = metadata.version("u2net-remover")
     name = f"u2net-{settings.model}"
+    out = settings.out.absolute()  # others are started in folders of their own
     try:
-        settings.out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=settings.out, prefix=f".{name}.") as temporary:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out, prefix=f".{name}.") as temporary:
             stage = Path(temporary) / f"{name}-{version}"
             stage.mkdir()
-            _fill(stage, settings, models, sidecars, name, version, progress)
-            progress("verifying")
+            _fill(stage, settings, models, sidecars, version, say)
+            say("verifying")
             verify_bundle(stage)
-            return _take_place(stage, settings.out / stage.name)
+            return _take_place(stage, out / stage.name)
     except OSError as error:
         raise OutputError(f"cannot write the bundle: {error}") from error
 
@@ -135,92 +149,118 @@ def _fill(
     stage: Path,
     settings: BundleSettings,
     models: dict[str, Path],
-    sidecars: dict[str, dict[str, Any]],
-    name: str,
+    sidecars: Sidecars,
     version: str,
-    progress: Callable[[str], None],
+    say: Say,
 ) -> None:
+    say("copying models")
+    loaded = list(_copy_models(stage, settings, models))
     manifest = describe_model(models["fp32"], settings.model, version)
-    files: list[dict[str, Any]] = []
-    progress("copying models and engine")
-    for precision, path in models.items():
-        shutil.copyfile(path, stage / path.name)
-        files.append(describe_file(stage, path.name, "model", precision=precision, format="onnx"))
-    for precision in ("int8", "fp32"):  # half-precision weights come out of the converter as float32
-        converted = _ort_form(models[precision], sidecars[precision]["sha256"])
-        shutil.copyfile(converted, stage / converted.name)
-        files.append(describe_file(stage, converted.name, "model", precision=precision, format="ort"))
-    engine = WEB / "node_modules" / "onnxruntime-web"
-    engine_version = json.loads((engine / "package.json").read_bytes())["version"]
-    for provider, file_name in ENGINE_FILES.items():
-        shutil.copyfile(engine / "dist" / file_name, stage / file_name)
-        files.append(describe_file(stage, file_name, "engine", provider=provider, version=engine_version))
 
-    progress("building the packages")
+    say("building the packages")
     package = _npm_pack(stage / "npm")
     wheel = build_wheel(stage / "python", models["int8"], settings.model)
     _copy_demo(stage / "demo")
     shutil.copytree(settings.report, stage / "report", ignore=lambda _, names: [n for n in names if not _is_report(n)])
 
-    progress("compressing models and engine")
-    compressor = Compressor(settings.brotli_quality, settings.keep)
-    listed = [entry["path"] for entry in files]
-    compressed = dict(zip(listed, compressor.sizes([stage / path for path in listed]), strict=True))
-    progress("writing the card")
-    figures = (settings.report / "report.md").read_text(encoding="utf-8")
-    card = model_card(settings.model, files, compressed, sidecars, figures.replace("\n#", "\n###"))
+    say("compressing")
+    compressor = Compressor(settings.brotli_quality)
+    sizes = compressor.sizes([stage / file.path for file in loaded])
+    travel = {file.path: TransferSize(**size) for file, size in zip(loaded, sizes, strict=True)}
+    report = load_report(settings.report / "report.json")
+    about = read_regular(settings.about, ConfigError).decode("utf-8", "replace") if settings.about else ""
+    card = model_card(settings.model, loaded, travel, sidecars, report, about)
     write_bytes(stage / "MODEL_CARD.md", card.encode())
-    write_huggingface_folder(stage / "huggingface", models, manifest["input"]["size"], card)
+    hosted = {"int8": stage / "int8.onnx", **{form: stage / f"{form}.onnx" for form in ("fp16", "fp32")}}
+    hosted = {form: path for form, path in hosted.items() if path.is_file()}
+    write_huggingface_folder(stage / "huggingface", manifest.name, hosted, manifest.input.size, card)
     (stage / "rembg").mkdir()
     write_bytes(stage / "rembg" / "README.md", _REMBG_RECIPE.encode())
     shutil.copyfile(ROOT / "LICENSE", stage / "LICENSE")
-    licences = _copy_licences(stage / "licences")
-    first_visit = sum(
-        compressed[f["path"]]["brotli"] for f in files if f["path"] in ("int8.onnx", ENGINE_FILES["wasm"])
-    )
+    licences = _copy_licences(stage / "licences", "onnxruntime" in settings.extras)
     readme = _README.format(
-        name=name,
+        name=manifest.name,
         version=version,
         package=package.name,
         wheel=wheel.name,
-        first_visit=f"{first_visit / 1e6:.1f} MB, nearly all of it the engine",
+        first_visit=f"{travel['int8.u2e'].brotli / 1e6:.1f} MB",
     )
     write_bytes(stage / "README.md", readme.encode())
 
+    files: list[Any] = list(loaded)
     for path in sorted(p for p in stage.rglob("*") if p.is_file()):
         relative = path.relative_to(stage).as_posix()
-        if relative not in listed:
-            files.append(describe_file(stage, relative, FOLDER_ROLES.get(relative.split("/")[0], "document")))
-    manifest["files"] = files
-    manifest["sizes"] = compressed
-    manifest["provenance"] = sidecars
-    manifest["figures"] = {precision: sidecar["figures"] for precision, sidecar in sidecars.items()}
-    manifest["licences"] = [{"spdx": "Apache-2.0", "file": "LICENSE", "covers": "code, weights"}, *licences]
-    write_json(stage / MANIFEST_NAME, manifest)
-    progress("compressing the rest")
-    compressor.write_siblings(stage)
+        if relative not in travel:
+            files.append(describe_file(stage, relative, FOLDERS.get(relative.split("/")[0], DocumentFile)))
+    write_manifest(
+        stage,
+        msgspec.structs.replace(
+            manifest,
+            files=files,
+            sizes=travel,
+            provenance=sidecars,
+            figures={form: sidecar["figures"] for form, sidecar in sidecars.items()},
+            licences=[Licence("LICENSE", "code, weights", "Apache-2.0"), *licences],
+        ),
+    )
+    asked_for = [stage / file.path for file in loaded if not _is_for_tools(file, settings)]
+    pages = [path for path in (stage / "demo").rglob("*") if path.is_file()]
+    compressor.write_siblings([*asked_for, *pages, stage / "report" / "report.html", stage / MANIFEST_NAME])
+    for file in files:
+        if file.bytes > LARGEST_FILE_BYTES:
+            say(f"note: {file.path} has {file.bytes / 1e6:.0f} MB, and some hosts take no file over 25 MiB")
     for path in stage.rglob("*"):
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _require_chain(sidecars: dict[str, dict[str, Any]]) -> None:
-    """The int8 model must come from this float model, and both float models from the same weights."""
+def _copy_models(stage: Path, settings: BundleSettings, models: dict[str, Path]) -> list[AnyFile]:
+    """What a page may load, copied into `stage`: the models, and ONNX Runtime Web where it is wanted."""
+    files: list[AnyFile] = []
+
+    def copy(source: Path, kind: type[File], **fields: str) -> None:
+        shutil.copyfile(source, stage / source.name)
+        files.append(describe_file(stage, source.name, kind, **fields))  # type: ignore[arg-type]
+
+    copy(models["u2e"], ModelFile, precision="int8", format="u2e")
+    copy(models["int8"], ModelFile, precision="int8", format="onnx")
+    for form in ("fp16", "fp32"):
+        if form in settings.extras:
+            copy(models[form], ModelFile, precision=form, format="onnx")
+    if "onnxruntime" in settings.extras:
+        runtime = WEB / "node_modules" / "onnxruntime-web"
+        if not runtime.is_dir():
+            raise ArtifactError("onnxruntime-web is not installed: run `make web`")
+        version = json.loads((runtime / "package.json").read_bytes())["version"]
+        copy(runtime / "dist" / ENGINE_FILES["wasm"], EngineFile, provider="wasm", version=version)
+    return files
+
+
+def _is_for_tools(file: AnyFile, settings: BundleSettings) -> bool:
+    """Whether no page loads `file`, so that it needs no compressed copies: ONNX files without ONNX Runtime Web."""
+    return isinstance(file, ModelFile) and file.format == "onnx" and "onnxruntime" not in settings.extras
+
+
+def _require_chain(sidecars: Sidecars) -> None:
+    """The int8 models must come from this float model, and all float models from the same weights."""
     if sidecars["int8"]["inputs"].get("model") != sidecars["fp32"]["sha256"]:
         raise ArtifactError("int8.onnx was not made from this fp32.onnx: quantize again")
-    if sidecars["fp16"]["inputs"].get("weights") != sidecars["fp32"]["inputs"].get("weights"):
+    if sidecars["u2e"]["inputs"].get("model") != sidecars["int8"]["sha256"]:
+        raise ArtifactError("int8.u2e was not made from this int8.onnx: run `u2net engine pack` again")
+    weights = sidecars["fp32"]["inputs"].get("weights")
+    if "fp16" in sidecars and sidecars["fp16"]["inputs"].get("weights") != weights:
         raise ArtifactError("fp16.onnx and fp32.onnx come from different weights: export again")
 
 
-def _require_pass(settings: BundleSettings, sidecars: dict[str, dict[str, Any]]) -> None:
+def _require_pass(settings: BundleSettings, sidecars: Sidecars) -> None:
     """Nothing is published unmeasured: the report must be about these very files, and keep the policy."""
     report = load_report(settings.report / "report.json")
     judged = {model.sha256 for model in report.models}
     for precision in ("fp32", "int8"):
         if sidecars[precision]["sha256"] not in judged:
             raise ArtifactError(
-                f"{settings.report / 'report.json'} is not about this {precision}.onnx: run `make eval`"
+                f"{settings.report / 'report.json'} is not about this {precision}.onnx: evaluate both models again"
             )
-    breaches = judge_report(report, load_policy(settings.policy)).breaches
+    breaches = judge_report(report, load_policy(settings.policy or ROOT / "eval" / "policy.toml")).breaches
     if breaches:
         more = f" (and {len(breaches) - 3} more)" if len(breaches) > 3 else ""
         raise QualityError("the gate fails: " + "; ".join(map(str, breaches[:3])) + more)
@@ -230,55 +270,21 @@ def _is_report(name: str) -> bool:
     return name in ("report.html", "report.md", "report.json")
 
 
-def _ort_form(model: Path, digest: str) -> Path:
-    """`model` in onnxruntime's own format, converted once: the converter does not give the same bytes twice.
-
-    Of several that publish at a time one converts, and the others wait for it.
-    """
-    existing = model.with_suffix(".ort")
-    with _alone(existing):
-        try:
-            if verify_artifact(existing)["inputs"].get("model") == digest:
-                return existing
-        except ArtifactError:
-            pass
-        return write_ort(model)[0]
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Within the block no other process is in one for the same folder; on systems without `flock` it may be."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
-
-
 def _npm_pack(out: Path) -> Path:
     """The built browser package as npm packs it, which leaves times out, in the folder `out`."""
     if not (WEB / "dist" / "index.js").is_file():
         raise ArtifactError("the browser package is not built: run `make web`")
     out.mkdir(parents=True)
+    command = ["npm", "pack", "--loglevel=error", "--ignore-scripts", "--pack-destination", str(out.absolute())]
     try:
-        result = subprocess.run(
-            ["npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", str(out)],
-            cwd=WEB,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        result = subprocess.run(command, cwd=WEB, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise ConfigError("npm is not installed; the browser package is built with it") from None
+        raise ConfigError("npm is not installed; the browser package is packed with it") from None
     packed = sorted(out.glob("*.tgz"))
     if result.returncode != 0 or len(packed) != 1:
-        raise OutputError(f"npm could not pack the browser package: {result.stderr.strip()[-300:]}")
+        said = " ".join((result.stderr or result.stdout).split())[:400]
+        reason = said or f"it ended with status {result.returncode} and left {len(packed)} packages in {out}"
+        raise OutputError(f"npm could not pack the browser package: {reason}")
     return packed[0]
 
 
@@ -287,7 +293,7 @@ def _copy_demo(out: Path) -> None:
     built = WEB / "demo-dist"
     if not (built / "index.html").is_file():
         raise ArtifactError("the demo is not built: run `make web`")
-    shutil.copytree(built, out)
+    shutil.copytree(built, out, ignore=shutil.ignore_patterns("model"))  # left by `make demo`
     index = out / "index.html"
     page = index.read_text(encoding="utf-8")
     marker = '<meta name="bundle" content="model/">'
@@ -296,22 +302,25 @@ def _copy_demo(out: Path) -> None:
     write_bytes(index, page.replace(marker, '<meta name="bundle" content="../">').encode())
 
 
-def _copy_licences(out: Path) -> list[dict[str, str]]:
+def _copy_licences(out: Path, with_onnxruntime: bool) -> list[Licence]:
     """Licences of what others wrote and this bundle ships, into the folder `out`; returns the manifest's entries."""
-    # One project and one licence with onnxruntime-web, whose npm package lacks the text.
-    spec = util.find_spec("onnxruntime")
-    assert spec is not None and spec.origin is not None
-    runtime = Path(spec.origin).parent
-    sources = (
-        (runtime / "LICENSE", "onnxruntime.txt", "MIT", "ort-*.wasm and its loader in demo/"),
-        (runtime / "ThirdPartyNotices.txt", "onnxruntime-third-party.txt", "", "what ort-*.wasm is built from"),
-        (WEB / "node_modules" / "client-zip" / "LICENSE.txt", "client-zip.txt", "MIT", "the ZIP writer in demo/"),
-    )
+    sources = [
+        (WEB / "node_modules" / "client-zip" / "LICENSE.txt", "client-zip.txt", "MIT", "the ZIP writer in demo/")
+    ]
+    if with_onnxruntime:
+        # One project and one licence with onnxruntime-web, whose npm package lacks the text.
+        spec = util.find_spec("onnxruntime")
+        assert spec is not None and spec.origin is not None
+        runtime = Path(spec.origin).parent
+        covers = ENGINE_FILES["wasm"]
+        sources.append((runtime / "LICENSE", "onnxruntime.txt", "MIT", covers))
+        notices = runtime / "ThirdPartyNotices.txt"
+        sources.append((notices, "onnxruntime-third-party.txt", "", f"what {covers} is built from"))
     out.mkdir()
     for source, name, _, _ in sources:
         shutil.copyfile(source, out / name)
     return [
-        {"file": f"licences/{name}", "covers": covers, **({"spdx": spdx} if spdx else {})}
+        Licence(f"licences/{name}", covers, spdx) if spdx else Licence(f"licences/{name}", covers)
         for _, name, spdx, covers in sources
     ]
 

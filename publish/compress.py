@@ -1,15 +1,12 @@
-"""Brotli and gzip copies beside each file, for static hosts that send them as they lie.
+"""Brotli and gzip copies beside files, for static hosts that send them as they lie.
 
-Both are reproducible: no time, no file name inside. Brotli's best quality is worth its time, for the engine is most of
-what a first visit downloads: 11 gives 2.30 and 3.87 MB for its two builds, 9 gives 2.67 and 4.61 MB. But it takes 80 s
-of processor time for them, so large files are compressed side by side, and once: the result is kept by the sha256 of
-what went in.
+Both are reproducible: no time, no file name inside.
 """
 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,17 +19,15 @@ __all__ = ["COMPRESSIBLE_SUFFIXES", "Compressor"]
 
 #: What static hosts serve to browsers and what is not compressed already.
 COMPRESSIBLE_SUFFIXES = frozenset(
-    {".css", ".html", ".js", ".json", ".map", ".md", ".mjs", ".onnx", ".ort", ".svg", ".ts", ".wasm", ".webmanifest"}
+    {".css", ".html", ".js", ".json", ".map", ".mjs", ".onnx", ".svg", ".u2e", ".wasm", ".webmanifest"}
 )
-_KEPT_BYTES = 8 << 20  # smaller files take a few seconds
 
 
 @dataclass
 class Compressor:
-    """Compresses each content once. `keep` is a folder for large results, or None; `quality` is brotli's, 0 to 11."""
+    """Compresses each content once. `quality` is brotli's, 0 to 11."""
 
     quality: int = 11
-    keep: Path | None = None
     _done: dict[str, tuple[bytes, bytes]] = field(default_factory=dict, repr=False)
 
     def compress(self, paths: Sequence[Path]) -> list[tuple[bytes, bytes]]:
@@ -42,7 +37,7 @@ class Compressor:
         fresh = {digest: data for digest, data in zip(digests, datas, strict=True) if digest not in self._done}
         todo = sorted(fresh, key=lambda digest: -len(fresh[digest]))  # the longest first, beside all the others
         with ThreadPoolExecutor() as pool:
-            results = list(pool.map(lambda digest: (self._brotli(fresh[digest], digest), _gzip(fresh[digest])), todo))
+            results = list(pool.map(lambda digest: (self._brotli(fresh[digest]), _gzip(fresh[digest])), todo))
         self._done.update(zip(todo, results, strict=True))
         return [self._done[digest] for digest in digests]
 
@@ -53,15 +48,15 @@ class Compressor:
             for path, (brotlied, zipped) in zip(paths, self.compress(paths), strict=True)
         ]
 
-    def write_siblings(self, folder: Path, minimum_bytes: int = 1024) -> list[Path]:
-        """Write `X.br` and `X.gz` beside every compressible file X under `folder`; returns what was written, sorted.
+    def write_siblings(self, files: Iterable[Path], minimum_bytes: int = 1024) -> list[Path]:
+        """Write `X.br` and `X.gz` beside every compressible file X of `files`; returns what was written, sorted.
 
         Files under `minimum_bytes` are left alone, and so is a sibling that would be no smaller than its file.
         """
         paths = [
             path
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.suffix in COMPRESSIBLE_SUFFIXES and path.stat().st_size >= minimum_bytes
+            for path in sorted(files)
+            if path.suffix in COMPRESSIBLE_SUFFIXES and path.stat().st_size >= minimum_bytes
         ]
         written: list[Path] = []
         for path, results in zip(paths, self.compress(paths), strict=True):
@@ -72,19 +67,9 @@ class Compressor:
                     written.append(sibling)
         return sorted(written)
 
-    def _brotli(self, data: bytes, digest: str) -> bytes:
-        if self.keep is None or len(data) < _KEPT_BYTES:
-            return brotli.compress(data, quality=self.quality, lgwin=24)
-        kept = self.keep / f"{digest}-{brotli.__version__}-{self.quality}.br"
-        try:
-            found = kept.read_bytes()
-            if brotli.decompress(found) == data:
-                return found
-        except (OSError, brotli.error):
-            pass  # not there, or damaged
-        made: bytes = brotli.compress(data, quality=self.quality, lgwin=24)
-        write_bytes(kept, made)
-        return made
+    def _brotli(self, data: bytes) -> bytes:
+        compressed: bytes = brotli.compress(data, quality=self.quality, lgwin=24)
+        return compressed
 
 
 def _gzip(data: bytes) -> bytes:

@@ -15,20 +15,50 @@ from u2net.preprocess import MEAN, STD
 
 __all__ = ["write_huggingface_folder"]
 
-#: Precision → the file name that transformers.js derives from its `dtype` option.
-FILE_NAMES = {"fp32": "model.onnx", "fp16": "model_fp16.onnx", "int8": "model_quantized.onnx"}
+#: Precision → transformers.js's `dtype`, and the file name that it derives from it.
+DTYPES = {"int8": ("q8", "model_quantized.onnx"), "fp16": ("fp16", "model_fp16.onnx"), "fp32": ("fp32", "model.onnx")}
+_README = """\
+---
+library_name: transformers.js
+pipeline_tag: image-segmentation
+license: apache-2.0
+tags:
+- background-removal
+- salient-object-detection
+- onnx
+---
+
+With [transformers.js](https://github.com/huggingface/transformers.js), `npm install @huggingface/transformers`:
+
+```js
+import {{ pipeline }} from "@huggingface/transformers";
+
+const remove = await pipeline("background-removal", "YOUR-NAME/{name}", {{ dtype: "{dtype}" }});
+const cutout = await remove("photo.jpg");
+await cutout.save("cutout.png"); // in a page: document.body.append(cutout.toCanvas())
+```
+
+| `dtype` | file | bytes |
+|---|---|---|
+{rows}
+
+{card}"""
 
 
-def write_huggingface_folder(folder: Path, models: dict[str, Path], size: int, card: str) -> None:
+def write_huggingface_folder(folder: Path, name: str, models: dict[str, Path], size: int, card: str) -> None:
     """Write `config.json`, `preprocessor_config.json`, `README.md` and `onnx/` into `folder`.
 
-    `models` maps a precision ("fp32", "fp16", "int8") to an ONNX file with the `tensor` interface; `card` is the model
-    card in Markdown, which gets the hub's front matter.
+    `models` maps a precision ("fp32", "fp16", "int8") to an ONNX file with the `tensor` interface; `name` is what the
+    repository on the hub will be called; `card` is the model card in Markdown, which gets the hub's front matter, code
+    to copy and a list of the files.
     """
-    for precision, path in models.items():
-        target = folder / "onnx" / FILE_NAMES[precision]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
+    rows = []
+    for precision, (dtype, file_name) in DTYPES.items():
+        if precision in models:
+            target = folder / "onnx" / file_name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(models[precision], target)
+            rows.append(f"| `{dtype}` | `onnx/{file_name}` | {target.stat().st_size:,} |")
     write_json(folder / "config.json", {"architectures": ["ISNetModel"], "model_type": "isnet"})
     write_json(
         folder / "preprocessor_config.json",
@@ -46,19 +76,6 @@ def write_huggingface_folder(folder: Path, models: dict[str, Path], size: int, c
             "size": {"height": size, "width": size},
         },
     )
-    front_matter = "\n".join(
-        (
-            "---",
-            "library_name: transformers.js",
-            "pipeline_tag: image-segmentation",
-            "license: apache-2.0",
-            "tags:",
-            "- background-removal",
-            "- salient-object-detection",
-            "- onnx",
-            "---",
-            "",
-            "",
-        )
-    )
-    write_bytes(folder / "README.md", (front_matter + card).encode())
+    dtype = next(dtype for precision, (dtype, _) in DTYPES.items() if precision in models)
+    readme = _README.format(name=name, dtype=dtype, rows="\n".join(rows), card=card)
+    write_bytes(folder / "README.md", readme.encode())

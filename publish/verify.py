@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import brotli
+from msgspec import UNSET
 
 from u2net.errors import ArtifactError, U2NetError
 
-from .manifest import MANIFEST_NAME, describe_file, read_manifest
+from .manifest import MANIFEST_NAME, Manifest, ModelFile, describe_file, read_manifest
 from .selftest import answer_difference
 from .signature import SIGNATURE_NAME
 
@@ -24,58 +25,63 @@ _MAX_RATIO = 1200  # gzip cannot do better; more is a bomb
 
 
 def verify_bundle(folder: Path) -> dict[str, Any]:
-    """Check the bundle in `folder`; returns counts of what was checked. Raises `ArtifactError` naming every fault."""
+    """Check the bundle in `folder`; returns counts of what was checked. Raises `ArtifactError` naming the faults."""
     if not folder.is_dir():
         raise ArtifactError(f"{folder} is not a folder")
     manifest = read_manifest(folder)
-    faults = [
-        *_listed_files(folder, manifest),
-        *_other_files(folder, {entry["path"] for entry in manifest["files"]}),
-    ]
+    faults = [*_listed_files(folder, manifest), *_other_files(folder, {file.path for file in manifest.files})]
     if not faults:  # bytes that are not the promised ones are not handed to an engine
         faults = list(_models(folder, manifest))
     if faults:
         more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
         raise ArtifactError(f"{folder}: " + "; ".join(faults[:5]) + more)
     return {
-        "name": manifest.get("name"),
-        "version": manifest.get("version"),
-        "files": len(manifest["files"]),
-        "size_bytes": sum(entry["bytes"] for entry in manifest["files"]),
-        "models": sum(entry["role"] == "model" for entry in manifest["files"]),
+        "name": manifest.name,
+        "version": manifest.version,
+        "files": len(manifest.files),
+        "size_bytes": sum(file.bytes for file in manifest.files),
+        "models": sum(isinstance(file, ModelFile) for file in manifest.files),
     }
 
 
-def _listed_files(folder: Path, manifest: dict[str, Any]) -> Iterator[str]:
-    for entry in manifest["files"]:
-        path = folder / entry["path"]
+def _listed_files(folder: Path, manifest: Manifest) -> Iterator[str]:
+    for file in manifest.files:
+        path = folder / file.path
         if not path.is_file() or path.is_symlink():
-            yield f"{entry['path']} is missing"
-            continue
-        found = describe_file(folder, entry["path"], str(entry.get("role")))
-        for field in ("bytes", "sha256", "sri"):
-            if entry.get(field) != found[field]:
-                yield f"{entry['path']} is not the file that the manifest lists ({field} differs)"
-                break
+            yield f"{file.path} is missing"
+        elif path.stat().st_size != file.bytes:
+            yield f"{file.path} is not the file that the manifest lists (bytes differs)"
+        else:
+            found = describe_file(folder, file.path, type(file), **_own_fields(file))
+            for field in ("sha256", "sri"):
+                if getattr(file, field) not in (UNSET, getattr(found, field)):
+                    yield f"{file.path} is not the file that the manifest lists ({field} differs)"
+                    break
+
+
+def _own_fields(file: Any) -> dict[str, str]:
+    shared = ("path", "bytes", "sha256", "sri")
+    return {name: getattr(file, name) for name in file.__struct_fields__ if name not in shared}
 
 
 def _other_files(folder: Path, listed: set[str]) -> Iterator[str]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
+        said = name if name.isprintable() else repr(name)
         if path.is_symlink():
-            yield f"{name} is a link"
+            yield f"{said} is a link"
         elif path.is_dir() or name in listed or name in _UNLISTED:
             continue
         elif path.suffix in _DECODERS and (name[: -len(path.suffix)] in listed | {MANIFEST_NAME}):
             original = path.with_suffix("")
             if not original.is_file() or not _decodes_to(path, original.read_bytes()):
-                yield f"{name} does not hold what {path.stem} holds"
+                yield f"{said} does not hold what {path.stem} holds"
         else:
-            yield f"{name} is not in the manifest"
+            yield f"{said} is not in the manifest"
 
 
 def _decodes_to(path: Path, original: bytes) -> bool:
-    if len(original) > path.stat().st_size * _MAX_RATIO:
+    if not path.is_file() or len(original) > path.stat().st_size * _MAX_RATIO:
         return False
     try:
         return _DECODERS[path.suffix](path.read_bytes()) == original
@@ -83,15 +89,15 @@ def _decodes_to(path: Path, original: bytes) -> bool:
         return False
 
 
-def _models(folder: Path, manifest: dict[str, Any]) -> Iterator[str]:
-    test = manifest.get("self_test")
-    for entry in manifest["files"]:
-        if entry["role"] != "model" or entry.get("format") != "onnx":
+def _models(folder: Path, manifest: Manifest) -> Iterator[str]:
+    test = manifest.self_test
+    for file in manifest.files:
+        if test is UNSET or not isinstance(file, ModelFile) or file.format == "ort":
             continue
         try:
-            difference = answer_difference(folder / entry["path"], test) if test else 0.0
+            difference = answer_difference(folder / file.path, test)
         except U2NetError as error:
             yield str(error)
             continue
-        if test and difference > test["tolerance"]:
-            yield f"{entry['path']} answers the self-test picture {difference:.3f} away from what is promised"
+        if difference > test.tolerance:
+            yield f"{file.path} answers the self-test picture {difference:.3f} away from what is promised"

@@ -45,6 +45,7 @@ COMMANDS = [
     "publish",
     "publish verify",
     "publish sign",
+    "publish schema",
 ]
 
 
@@ -78,6 +79,6 @@ def test_nonsense_is_refused_without_a_traceback(command: str) -> None:
 
 def test_every_stage_is_mounted() -> None:
     """The program finds every stage, and its line of help is that stage's own subject."""
-    for name in ("export", "engine", "datasets", "weights"):
+    for name in ("export", "engine", "datasets", "publish", "weights"):
         application = load(name)
         assert application is not None and application.summary, name

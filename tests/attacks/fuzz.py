@@ -103,9 +103,9 @@ def text(data: bytes) -> None:
     except ArtifactError as error:
         _check_line(error)
         return
-    for entry in manifest["files"]:
-        inside = (path.parent / entry["path"]).resolve()
-        assert inside.is_relative_to(path.parent.resolve()), entry["path"]
+    for file in manifest.files:
+        inside = (path.parent / file.path).resolve()
+        assert inside.is_relative_to(path.parent.resolve()), file.path
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import io
-import json
-import shutil
+import os
+import re
 import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from publish.manifest import read_manifest
+from eval.report import load_report
+from publish.bundle import _npm_pack
+from publish.card import model_card
+from publish.manifest import EngineFile, ModelFile, read_manifest, role_of
 from tests.support.paths import BUILT, ROOT
 from tests.support.web_browser import chromium, launch, run_once, web_dist  # noqa: F401
 from tests.support.web_host import WebHost
 from tests.web.test_demo import choose, downloaded, iou, picture, pixels
 from tests.web.test_package import scene
 from u2net import Remover
+from u2net.errors import OutputError
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -60,56 +65,142 @@ def stages(web_dist: Path) -> list[str | Path]:
     """What the stages before leave behind, made by their commands, and the options that say where."""
     weights = ROOT / "u2net" / "weights" / "lite.safetensors"
     folder = BUILD / "lite"
-    fp32, int8, report = folder / "fp32.onnx", folder / "int8.onnx", BUILD / "report"
+    fp32, int8, packed, report = folder / "fp32.onnx", folder / "int8.onnx", folder / "int8.u2e", BUILD / "report"
     python = (sys.executable, "-m")
     options: tuple[str | Path, ...] = ("--model", "lite", "--weights", weights, "--fp16", "--parity-count", "1")
     run_once(fp32, [weights], *python, "export", *options, "--out", fp32)
     run_once(int8, [fp32], *python, "quantize", fp32, "--fast", "--count", "8", "--check", "32", "--out", int8)
+    run_once(packed, [int8], *python, "engine", int8, "--count", "1", "--out", packed)
     options = ("--no-latency", "--limit", "4", "--workers", "1", "--out", report)
     run_once(report / "report.html", [int8], *python, "eval", fp32, int8, *options)
     (BUILD / "policy.toml").write_text(POLICY)
-    return ["--build", BUILD, "--report", report, "--brotli", "3"]
+    return ["--model", "lite", "--build", BUILD, "--report", report, "--brotli-quality", "3"]
+
+
+def make(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """make, with an environment that is up to date by a stamp of its own, so that no test installs anything."""
+    stamp = BUILD / "environment"
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    stamp.touch()
+    command = ["make", f"VENV={stamp}", f"PY={sys.executable}", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_make_publish_is_the_whole_pipeline(tmp_path: Path) -> None:
+    """From nothing: export, quantize, pack, eval, gate, the browser package, the bundle, in this order."""
+    build = tmp_path / "nothing" / "lite"
+    planned = make("--dry-run", "publish", "MODEL=lite", f"BUILD={build}", f"REPORT={tmp_path / 'report'}")
+    assert planned.returncode == 0, planned.stderr
+    commands = re.findall(
+        r"-m (export|quantize|engine(?! build)|eval gate|eval|publish)\b|(make)\S* (?:web|gate)", planned.stdout
+    )
+    order = [stage for stage, _ in commands if stage]
+    assert sorted(order) == sorted(["export", "quantize", "engine", "eval", "eval gate", "publish"])
+    assert order.index("export") < order.index("quantize") < order.index("eval") < order.index("eval gate")
+    assert order.index("quantize") < order.index("engine") < order.index("publish") == len(order) - 1
+    assert re.search(r"make\S* web\n", planned.stdout)
 
 
 @pytest.fixture(scope="module")
 def bundle(stages: list[str | Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """By the make target itself, with a relative DIST as the Makefile's own is, from models that are built."""
     out = tmp_path_factory.mktemp("dist")
-    result = publish(*stages, "--policy", BUILD / "policy.toml", "--out", out, "--json")
-    assert result.returncode == 0, result.stderr
-    folder = Path(json.loads(result.stdout)["folder"])
-    assert [folder] == list(out.iterdir()), "nothing half-made is left beside it"
+    result = make(
+        "publish",
+        "MODEL=lite",
+        f"BUILD={BUILD / 'lite'}",
+        f"REPORT={BUILD / 'report'}",
+        f"POLICY={BUILD / 'policy.toml'}",
+        f"DIST={os.path.relpath(out, ROOT)}",
+        *("-o", "eval"),  # the models and the report are there; one with latencies takes minutes
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    [folder] = out.iterdir()  # nothing half-made is left beside it
+    assert folder.name == f"u2net-lite-{metadata.version('u2net-remover')}"
     return folder
+
+
+def test_what_npm_says_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`npm pack` that fails says why; an empty reason helps nobody."""
+    web = tmp_path / "web"
+    (web / "dist").mkdir(parents=True)
+    (web / "dist" / "index.js").write_text("")
+    (web / "package.json").write_text("{ not json")
+    monkeypatch.setattr("publish.bundle.WEB", web)
+    with pytest.raises(OutputError, match=r"could not pack the browser package: npm .*(JSON|EJSONPARSE)"):
+        _npm_pack(tmp_path / "out")
+
+
+def test_npm_packs_into_a_relative_folder(web_dist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _npm_pack(Path("dist") / "npm").is_file()
 
 
 def test_a_bundle_is_whole(bundle: Path) -> None:
     checked = publish("verify", bundle)
     assert checked.returncode == 0, checked.stderr
     manifest = read_manifest(bundle)
-    files = {entry["path"]: entry for entry in manifest["files"]}
-    models = {(entry["precision"], entry["format"]) for entry in files.values() if entry["role"] == "model"}
-    assert models >= {("int8", "onnx"), ("fp16", "onnx"), ("fp32", "onnx"), ("fp32", "ort")}
-    assert {entry["provider"] for entry in files.values() if entry["role"] == "engine"} == {"wasm", "webgpu"}
+    files = {file.path: file for file in manifest.files}
+    models = {(file.precision, file.format) for file in files.values() if isinstance(file, ModelFile)}
+    assert models == {("int8", "u2e"), ("int8", "onnx")}
     assert {"README.md", "MODEL_CARD.md", "LICENSE", "rembg/README.md", "report/report.html", "demo/index.html"} <= set(
         files
     )
-    assert {entry["role"] for entry in files.values()} >= {"package", "wheel", "demo", "report", "huggingface"}
-    for name in ("int8.onnx", "ort-wasm-simd-threaded.wasm", "demo/assets/main.js", "manifest.json"):
+    roles = {role_of(file) for file in files.values()}
+    assert roles == {"model", "package", "wheel", "demo", "report", "huggingface", "recipe", "licence", "document"}
+    for name in ("int8.u2e", "demo/assets/main.js", "manifest.json"):
         for suffix in (".br", ".gz"):
             assert (bundle / f"{name}{suffix}").is_file()
-    assert manifest["figures"]["int8"]
-    assert manifest["licences"][0]["spdx"] == "Apache-2.0"
-    assert all((bundle / licence["file"]).stat().st_size > 500 for licence in manifest["licences"])
-    assert "Microsoft" in (bundle / "licences" / "onnxruntime.txt").read_text()
-    card = (bundle / "MODEL_CARD.md").read_text()
-    for word in ("Hair", "Glass", "Several subjects", "Camouflage", "Licence"):
-        assert word in card
+    assert manifest.figures["int8"]
+    assert manifest.licences[0].spdx == "Apache-2.0"
+    assert all((bundle / licence.file).stat().st_size > 500 for licence in manifest.licences)
     [tarball] = (bundle / "npm").glob("*.tgz")
     with tarfile.open(tarball) as archive:
         assert "package/dist/index.js" in archive.getnames()
 
 
+def test_a_bundle_is_small(bundle: Path) -> None:
+    sizes = {path: path.stat().st_size for path in bundle.rglob("*") if path.is_file()}
+    assert sum(sizes.values()) <= 8e6, sorted(((size, path.name) for path, size in sizes.items()), reverse=True)[:9]
+    assert not [path for path in sizes if path.suffix in (".wasm", ".ort")]
+
+
+def test_the_card_leads_with_figures_on_real_sets_and_with_terms(bundle: Path) -> None:
+    card = (bundle / "MODEL_CARD.md").read_text()
+    for word in ("Hair", "Glass", "Several subjects", "Camouflage", "Licence"):
+        assert word in card
+    assert re.findall(r"^## (.*)", card, flags=re.M)[:2] == ["How good it is", "Where the weights come from"]
+    assert "ECSSD (150)" in card and "non-commercial research" in card
+    assert not re.search(r"\d\s?(ms|s)\b", card), "no time of one machine"
+
+
+def test_a_card_of_other_weights_claims_nothing(bundle: Path, stages: list[str | Path]) -> None:
+    """Figures and terms of the project's own weights stand only where those very weights are in the bundle."""
+    provenance = read_manifest(bundle).provenance
+    other = {**provenance, "fp32": {**provenance["fp32"], "inputs": {"weights": "ab" * 32}}}
+    report = load_report(bundle / "report" / "report.json")
+    card = model_card("lite", [], {}, other, report)
+    assert "ECSSD (150)" not in card and "clothing-dataset" not in card
+    assert "ab" * 32 in card
+    assert "Portraits of our own." in model_card("lite", [], {}, other, report, "Portraits of our own.")
+
+
+def test_on_request_onnxruntime_too(stages: list[str | Path], tmp_path: Path) -> None:
+    extras = [part for extra in ("fp16", "fp32", "onnxruntime") for part in ("--extras", extra)]
+    result = publish(*stages, *extras, "--brotli-quality", "0", "--policy", BUILD / "policy.toml", "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    [folder] = tmp_path.iterdir()
+    manifest = read_manifest(folder)
+    assert {file.provider for file in manifest.files if isinstance(file, EngineFile)} == {"wasm"}
+    assert {file.precision for file in manifest.files if isinstance(file, ModelFile)} == {"int8", "fp16", "fp32"}
+    assert max(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 25 << 20
+    assert "Microsoft" in (folder / "licences" / "onnxruntime.txt").read_text()
+    assert publish(*stages, "--extras", "gguf").stderr.startswith("error: a bundle can also hold")
+
+
 def test_twice_the_same_bytes(bundle: Path, stages: list[str | Path], tmp_path: Path) -> None:
-    result = publish(*stages, "--policy", BUILD / "policy.toml", "--out", tmp_path)
+    options = [11 if option == "3" else option for option in stages]  # as the make target has it
+    result = publish(*map(str, options), "--policy", BUILD / "policy.toml", "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     again = tmp_path / bundle.name
     names = sorted(path.relative_to(bundle) for path in bundle.rglob("*") if path.is_file())
@@ -117,25 +208,11 @@ def test_twice_the_same_bytes(bundle: Path, stages: list[str | Path], tmp_path: 
     assert [name for name in names if (bundle / name).read_bytes() != (again / name).read_bytes()] == []
 
 
-def test_two_at_a_time_convert_once(stages: list[str | Path], tmp_path: Path) -> None:
-    build = tmp_path / "build"
-    shutil.copytree(BUILD / "lite", build / "lite", ignore=shutil.ignore_patterns("*.ort", "*.ort.json"))
-    options = [build if option == BUILD else option for option in stages]
-    command = [sys.executable, "-m", "publish", *map(str, options), "--policy", str(BUILD / "policy.toml"), "--out"]
-    outs = [tmp_path / "a", tmp_path / "b"]
-    running = [subprocess.Popen([*command, str(out)], cwd=ROOT, stderr=subprocess.PIPE, text=True) for out in outs]
-    errors = [process.communicate()[1] for process in running]
-    assert [process.returncode for process in running] == [0, 0], errors
-    for name in ("fp32.ort", "int8.ort", "manifest.json"):
-        first, second = (next(out.glob(f"*/{name}")).read_bytes() for out in outs)
-        assert first == second, name
-
-
 def test_no_bundle_without_a_passing_gate(stages: list[str | Path], tmp_path: Path) -> None:
     """The project's own policy wants more pictures and a browser's timings than this report has."""
     result = publish(*stages, "--out", tmp_path)
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith("publish: the gate fails: ")
+    assert result.stderr.splitlines()[-1].startswith("error: the gate fails: ")
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -207,7 +284,7 @@ def test_a_picture_through_the_served_package(chromium: Browser, bundle: Path, s
             }""",
             [f"/models/{bundle.name}/", list(data.getvalue())],
         )
-    assert size == [64, 48, "image/png", "onnxruntime-wasm"]
+    assert size == [64, 48, "image/png", "engine"]
 
 
 @pytest.mark.parametrize("encoding", ["br", "gzip"])
@@ -215,9 +292,8 @@ def test_a_host_that_compresses(chromium: Browser, bundle: Path, served: WebHost
     """What comes down is what the card and README say; progress counts whole files; the second visit fetches none."""
     served.compression = encoding
     served.pages["/page/"] = "<!doctype html><title>test</title>"
-    sizes = read_manifest(bundle)["sizes"]
-    fetched = [sizes[name] for name in ("int8.onnx", "ort-wasm-simd-threaded.wasm")]
-    models_and_engine = sum(size["brotli" if encoding == "br" else encoding] for size in fetched)
+    size = read_manifest(bundle).sizes["int8.u2e"]
+    model = size.brotli if encoding == "br" else size.gzip
     with chromium.new_context() as context:
         page = context.new_page()
         page.goto(f"{served.origin}/page/")
@@ -232,9 +308,9 @@ def test_a_host_that_compresses(chromium: Browser, bundle: Path, served: WebHost
         first_visit = served.sent_bytes
         page.reload()
         page.evaluate(create, f"/models/{bundle.name}/")
-    assert steps[-1]["loaded"] == steps[-1]["total"] >= sum(size["raw"] for size in fetched)
+    assert steps[-1]["loaded"] == steps[-1]["total"] >= model
     assert all(0 <= step["loaded"] <= step["total"] for step in steps)
-    assert models_and_engine < first_visit < models_and_engine + 150_000
+    assert model < first_visit < model + 150_000
     if encoding == "br":
-        assert f"downloads {models_and_engine / 1e6:.1f} MB" in (bundle / "README.md").read_text()
+        assert f"{model / 1e6:.1f} MB on the wire" in (bundle / "README.md").read_text()
     assert served.sent_bytes - first_visit < 150_000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -39,24 +41,37 @@ def _ours(model: Path, photograph: Path) -> np.ndarray:
     return np.asarray(Image.fromarray((saliency * 255).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR))
 
 
-def test_transformers_js_loads_the_folder_unchanged(small_fp32: Path, photograph: Path, tmp_path: Path) -> None:
+def test_transformers_js_runs_the_code_of_the_readme(
+    small_fp32: Path, small_int8: Path, photograph: Path, tmp_path: Path
+) -> None:
+    """The README's own lines, with the folder on this disk instead of the hub; for every file that it lists."""
     node = shutil.which("node")
     if node is None or not (ORACLE / "node_modules").is_dir():
         pytest.skip("needs Node and `npm ci` in tests/publish/transformers_js")
-    write_huggingface_folder(tmp_path / "u2net-small", {"fp32": small_fp32}, 320, "# A card")
-    out = tmp_path / "out.png"
-    result = subprocess.run(
-        [node, "remove_background.mjs", str(tmp_path), "u2net-small", "fp32", str(photograph), str(out)],
-        cwd=ORACLE,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    cutout = np.asarray(Image.open(out))
-    assert cutout.shape[2] == 4
-    # Its resize is antialiased and ours is not: the masks are the same but for edges.
-    assert _iou(cutout[..., 3], _ours(small_fp32, photograph)) > 0.9
+    models = {"fp32": small_fp32, "int8": small_int8}
+    folder = tmp_path / "YOUR-NAME" / "u2net-small"
+    write_huggingface_folder(folder, "u2net-small", models, 320, "# A card")
+    readme = (folder / "README.md").read_text()
+    [code] = re.findall(r"^```js\n(.*?)^```", readme, flags=re.S | re.M)
+    listed = dict(re.findall(r"^\| `(\w+)` \| `(onnx/[\w.]+)` \|", readme, flags=re.M))
+    assert {folder / path for path in listed.values()} == set((folder / "onnx").iterdir())
+    assert 'dtype: "q8"' in code
+    for dtype, model in (("q8", small_int8), ("fp32", small_fp32)):
+        assert dtype in listed
+        out = tmp_path / f"{dtype}.png"
+        local = f"env.allowRemoteModels = false; env.localModelPath = {json.dumps(str(tmp_path))};\n"
+        script = code.replace("import { pipeline }", "import { env, pipeline }").replace("\n\n", "\n" + local, 1)
+        script = script.replace('"q8"', json.dumps(dtype))
+        script = script.replace('"photo.jpg"', json.dumps(str(photograph))).replace(
+            '"cutout.png"', json.dumps(str(out))
+        )
+        command = [node, "--input-type=module", "--eval", script]
+        result = subprocess.run(command, cwd=ORACLE, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        cutout = np.asarray(Image.open(out))
+        assert cutout.shape[2] == 4
+        # Its resize is antialiased and ours is not: the masks are the same but for edges.
+        assert _iou(cutout[..., 3], _ours(model, photograph)) > 0.9
 
 
 def test_rembg_takes_the_model(small_fp32: Path, photograph: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -144,9 +145,9 @@ def test_onnx_runtime_takes_over_with_a_reason(
     packed = (packed_bundle / "int8.u2e").read_bytes()
     damaged = packed[:-1] + bytes([packed[-1] ^ 1])
     (folder / "int8.u2e").write_bytes(damaged)
-    from publish.manifest import describe_file
+    from publish.manifest import ModelFile, describe_file
 
-    entry = describe_file(folder, "int8.u2e", "model", precision="int8", format="u2e")
+    entry = msgspec.to_builtins(describe_file(folder, "int8.u2e", ModelFile, precision="int8", format="u2e"))
     (folder / "manifest.json").write_text(json.dumps({**manifest, "files": [entry, *manifest["files"]]}))
     with host_of(folder) as host, chromium.new_context() as context:
         page = context.new_page()

@@ -17,11 +17,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 WEB = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(WEB.parent))
 
-from publish.manifest import ENGINE_FILES, describe_file, describe_model  # noqa: E402
-from u2net.files import write_json  # noqa: E402
+from publish.manifest import (  # noqa: E402
+    ENGINE_FILES,
+    EngineFile,
+    ModelFile,
+    describe_file,
+    describe_model,
+    write_manifest,
+)
 from u2net.errors import ModelError, U2NetError  # noqa: E402
 from u2net.infer import Session  # noqa: E402
 
@@ -45,20 +53,20 @@ def make_bundle(
     name = Session(reference, threads=1).metadata.get("u2net.model", "model")
     manifest = describe_model(reference, name, "0.0.0")
     out.mkdir(parents=True, exist_ok=True)
-    files: list[dict[str, Any]] = []
+    files: list[Any] = []
     if packed is not None:
         shutil.copyfile(packed, out / "int8.u2e")
-        files.append(describe_file(out, "int8.u2e", "model", precision="int8", format="u2e"))
+        files.append(describe_file(out, "int8.u2e", ModelFile, precision="int8", format="u2e"))
     for precision, source in models.items():
         shutil.copyfile(source, out / f"{precision}.onnx")
-        files.append(describe_file(out, f"{precision}.onnx", "model", precision=precision, format="onnx"))
+        files.append(describe_file(out, f"{precision}.onnx", ModelFile, precision=precision, format="onnx"))
     if runtime is not None:
         version = json.loads((runtime / "package.json").read_text())["version"]
         for provider in providers:
             file_name = ENGINE_FILES[provider]
             shutil.copyfile(runtime / "dist" / file_name, out / file_name)
-            files.append(describe_file(out, file_name, "engine", provider=provider, version=version))
-    write_json(out / "manifest.json", {**manifest, "files": files})
+            files.append(describe_file(out, file_name, EngineFile, provider=provider, version=version))
+    write_manifest(out, msgspec.structs.replace(manifest, files=files))
 
 
 def main(arguments: list[str] | None = None) -> int:
