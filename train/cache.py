@@ -194,6 +194,8 @@ def build_cache(
         "teacher": teacher.config.name if teacher else "",
         "teacher_sha256": _fingerprint(teacher),
     }
+    if isinstance(pictures, PairFolder) and pictures[0].mask_values is not None:
+        settings["mask_values"] = pictures[0].mask_values
     if not (folder / "cache.json").exists():
         _create(folder, stems, size, settings)
     about = json.loads((folder / "cache.json").read_text())
