@@ -31,7 +31,7 @@ export NPM_CONFIG_UPDATE_NOTIFIER := false
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .PHONY: help setup export quantize engine eval gate baseline publish wheel web demo sensitivity compare-int8 bench gallery preview fuzz chromium browsers \
-        lint test lock clean
+        lint test docs lock clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -180,6 +180,9 @@ lint: | $(DEV) ## ruff, mypy, who may import whom
 # One thread for each test process: two that wait for each other cost several times as much.
 test: lint $(NODE) tests/publish/transformers_js/node_modules/.package-lock.json web chromium | $(DEV) ## everything that must hold
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup --durations 15
+
+docs: | $(VENV) ## docs/commands.md out of the program
+	$(PY) docs/commands.py
 
 lock: | $(DEV) ## write constraints.txt anew from what is installed
 	$(PY) -m pip freeze --exclude-editable | sed -E 's/^torch==([0-9.]+).*/torch==\1+cpu ; sys_platform == "linux"\ntorch==\1 ; sys_platform != "linux"/' > constraints.txt

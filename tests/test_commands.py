@@ -1,84 +1,73 @@
-"""Every command has help worth printing, refuses nonsense in one line, and is importable without side effects."""
+"""Every command has help and an example, refuses nonsense in one line, and stands in docs/commands.md."""
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 
 import pytest
 
 from tests.support.paths import ROOT
-from u2net.cli import load
-
-COMMANDS = [
-    "u2net",
-    "u2net weights",
-    "u2net weights fetch",
-    "u2net cutout",
-    "datasets",
-    "datasets list",
-    "datasets preview",
-    "datasets make",
-    "datasets check",
-    "export",
-    "export ort",
-    "quantize",
-    "quantize sensitivity",
-    "quantize ablation",
-    "quantize compare",
-    "engine",
-    "engine build",
-    "eval",
-    "eval gate",
-    "eval baseline",
-    "eval latency",
-    "eval bench",
-    "eval edges",
-    "eval throughput",
-    "eval gallery",
-    "train",
-    "train cache",
-    "train prune",
-    "train distill",
-    "train finetune",
-    "train curve",
-    "publish",
-    "publish verify",
-    "publish sign",
-    "publish schema",
-]
+from u2net.cli import STAGES, load
+from u2net.commandline import Application
+from u2net.cutout import application as cutouts
 
 
-def _run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *command.split(), *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help(command: str) -> None:
-    result = _run(command, "--help")
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.lower().startswith("usage: python -m " + command.split()[0])
-    assert len(result.stdout) > 150
-    assert result.stderr == ""
-
-
-@pytest.mark.parametrize("command", ["u2net", "datasets", "export", "quantize", "engine", "eval", "train", "publish"])
-def test_nonsense_is_refused_without_a_traceback(command: str) -> None:
-    result = _run(command, "--no-such-option")
-    assert result.returncode == 2
-    assert "Traceback" not in result.stderr
-    assert "error: " in result.stderr.splitlines()[-1]
-
-
-def test_every_stage_is_mounted() -> None:
-    """The program finds every stage, and its line of help is that stage's own subject."""
-    for name in ("export", "engine", "datasets", "publish", "weights"):
+def applications() -> dict[str, Application]:
+    """Every application, by the name that it has on the command line."""
+    found = {"u2net cutout": cutouts}
+    for name, stage in STAGES.items():
         application = load(name)
-        assert application is not None and application.summary, name
+        assert application is not None, f"{name} is not mounted"
+        if stage.command is None:
+            found[f"u2net {name}"] = application
+    return found
+
+
+COMMANDS = [(called, name) for called, application in applications().items() for name in application.commands]
+
+
+@pytest.mark.parametrize(("called", "name"), COMMANDS)
+def test_help(called: str, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    application = applications()[called]
+    assert application.run([name, "--help"], called) == 0
+    said = capsys.readouterr()
+    assert said.err == "" and said.out.startswith(f"Usage: {called}")
+    assert "--json" in said.out and "--quiet" in said.out
+    assert "Examples:" in said.out and application.examples[name].strip(), "an example each"
+    assert max(len(line) for line in said.out.splitlines()) <= 120
+
+
+@pytest.mark.parametrize("called", sorted(applications()))
+def test_nonsense_is_refused_in_one_line(called: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert applications()[called].run(["--no-such-option"], called) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("error: ") and said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "stage", ["u2net", *sorted({stage.package for stage in STAGES.values()} - {"u2net.weights_cli"})]
+)
+def test_a_stage_is_a_module_too(stage: str) -> None:
+    """`python -m STAGE --version` is the same application, and says so without loading what it does not need."""
+    done = subprocess.run(
+        [sys.executable, "-m", stage, "--version"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and done.stdout.startswith("u2net-remover "), done.stderr
+
+
+def test_help_of_a_stage_loads_nothing_heavy() -> None:
+    heavy = ("torch", "onnx", "onnxruntime", "scipy", "rich", "playwright")
+    code = (
+        "import sys; from u2net.cli import STAGES, load\n"
+        "for name in STAGES: load(name)\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_document_is_the_program() -> None:
+    written = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert runpy.run_path(str(ROOT / "docs" / "commands.py"))["page"]() == written, "run `make docs`"
