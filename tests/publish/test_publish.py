@@ -230,7 +230,7 @@ def test_wheel_runs_without_the_toolchain(tmp_path: Path, tiny_fp32: Path) -> No
         for line in (tmp_path / "installed" / needs).read_text().splitlines()
         if line.startswith("Requires-Dist") and "extra" not in line
     ]
-    assert sorted(required) == ["numpy", "onnxruntime", "pillow"]
+    assert sorted(required) == ["numpy", "onnxruntime", "pillow", "typer"]
     script = (
         "import sys\n"
         "for name in ('torch', 'onnx', 'scipy', 'rich'): sys.modules[name] = None\n"
