@@ -22,6 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnx
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from .graph import Conv, FloatGraph
 from .observe import ELEMENTWISE, Observations
@@ -54,19 +56,12 @@ def channel_classes(graph: FloatGraph) -> ChannelClasses:
     for name, channels in sizes.items():
         starts[name] = total
         total += channels
-    parent = np.arange(total)
-
-    def find(item: int) -> int:
-        while parent[item] != item:
-            parent[item] = parent[parent[item]]
-            item = int(parent[item])
-        return item
+    ties: list[Index] = []  # (2, channels): which channels share a factor
 
     def tie(first: str, second: str, offset: int = 0) -> None:
         """Channel c of `first` with channel offset + c of `second`."""
-        for channel in range(sizes[first]):
-            a, b = find(starts[first] + channel), find(starts[second] + offset + channel)
-            parent[max(a, b)] = min(a, b)
+        channels = np.arange(sizes[first])
+        ties.append(np.stack([starts[first] + channels, starts[second] + offset + channels]))
 
     held: set[str] = {graph.input, *graph.outputs}
     for node in graph.nodes:
@@ -99,9 +94,10 @@ def channel_classes(graph: FloatGraph) -> ChannelClasses:
         else:
             held |= {name for name in (*moving, *node.output) if name in sizes}
 
-    roots = np.array([find(item) for item in range(total)])
-    numbers, compact = np.unique(roots, return_inverse=True)
-    free = np.ones(len(numbers), bool)
+    pairs = np.concatenate(ties, 1) if ties else np.zeros((2, 0), np.int64)
+    graph_of_ties = coo_array((np.ones(pairs.shape[1]), (pairs[0], pairs[1])), (total, total))
+    count, compact = connected_components(graph_of_ties, directed=False)
+    free = np.ones(count, bool)
     index = {name: compact[start : start + sizes[name]].astype(np.int64) for name, start in starts.items()}
     for name in held:
         if name in index:
