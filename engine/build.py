@@ -16,7 +16,7 @@ SOURCES = Path(__file__).parent / "src"
 FLAGS = (
     "--target=wasm32-freestanding",
     "-std=c17",
-    "-Os",  # as fast as -O3 here, where the loops that matter are written out, and smaller
+    "-O3",
     "-msimd128",
     "-mbulk-memory",
     "-ffp-contract=off",  # float results are specified operation by operation

@@ -15,6 +15,46 @@ static void blend_rows(Map map, Tap tap, float *row) {
   for (; x < map.width; x++) row[x] = blend(upper[x], lower[x], tap.weight);
 }
 
+/// One row of `count` values to `factor` times as many: `emit` gets them in fours, `to` being where they belong.
+///
+/// Between the centres of two neighbours lie `factor` values that both share, with the weights of the taps; before the
+/// first centre and behind the last lie factor / 2 copies of the value there (a + (a − a) · w is a).
+static void stretch_row(const float *row, i32 count, i32 factor, const Tap *taps, float *to) {
+  i32 half = factor / 2, x = 0;
+  for (; x < half; x++) to[x] = row[0];
+  if (factor == 2) {
+    v128_t near = wasm_f32x4_splat(0.25f), far = wasm_f32x4_splat(0.75f);
+    for (i32 i = 0; i + 5 <= count; i += 4, x += 8) {
+      v128_t a = wasm_v128_load(row + i), slope = wasm_f32x4_sub(wasm_v128_load(row + i + 1), a);
+      v128_t odd = wasm_f32x4_add(a, wasm_f32x4_mul(slope, near)), even = wasm_f32x4_add(a, wasm_f32x4_mul(slope, far));
+      wasm_v128_store(to + x, wasm_i32x4_shuffle(odd, even, 0, 4, 1, 5));
+      wasm_v128_store(to + x + 4, wasm_i32x4_shuffle(odd, even, 2, 6, 3, 7));
+    }
+  } else {
+    for (i32 i = 0; i + 1 < count; i++)
+      for (i32 j = 0; j < factor; j += 4, x += 4) {
+        const Tap *tap = taps + x;
+        v128_t weights = wasm_f32x4_make(tap[0].weight, tap[1].weight, tap[2].weight, tap[3].weight);
+        v128_t a = wasm_f32x4_splat(row[i]), slope = wasm_f32x4_splat(row[i + 1] - row[i]);
+        wasm_v128_store(to + x, wasm_f32x4_add(a, wasm_f32x4_mul(slope, weights)));
+      }
+  }
+  for (; x < count * factor; x++) to[x] = blend(row[taps[x].left], row[taps[x].right], taps[x].weight);
+}
+
+/// A row at the width of `taps`; `spare` is for what is in between. Returns where it is.
+static const float *resize_row(Map map, Tap row, const Tap *taps, i32 width, float *spare) {
+  blend_rows(map, row, spare);
+  if (map.width == width) return spare;
+  float *to = spare + round_up(map.width, 4);
+  i32 factor = width / map.width;
+  if (map.width * factor == width && (factor == 2 || factor % 4 == 0))
+    stretch_row(spare, map.width, factor, taps, to);
+  else
+    for (i32 x = 0; x < width; x++) to[x] = blend(spare[taps[x].left], spare[taps[x].right], taps[x].weight);
+  return to;
+}
+
 /// fused = bias + Σ weight · map, the maps in their order, each resized bilinearly, rows first.
 void fuse_maps(const Fuse *fuse, float *scratch, Share share) {
   i32 begin, end, width = fuse->fused.width;
@@ -23,11 +63,12 @@ void fuse_maps(const Fuse *fuse, float *scratch, Share share) {
     float *to = fuse->fused.values + y * width;
     for (i32 x = 0; x < width; x++) to[x] = fuse->bias;
     for (i32 m = 0; m < fuse->count; m++) {
-      const Tap *columns = fuse->columns[m];
-      float weight = fuse->weights[m];
-      blend_rows(fuse->maps[m], fuse->rows[m][y], scratch);
-      for (i32 x = 0; x < width; x++)
-        to[x] += weight * blend(scratch[columns[x].left], scratch[columns[x].right], columns[x].weight);
+      const float *from = resize_row(fuse->maps[m], fuse->rows[m][y], fuse->columns[m], width, scratch);
+      v128_t weight = wasm_f32x4_splat(fuse->weights[m]);
+      i32 x = 0;
+      for (; x + 4 <= width; x += 4)
+        wasm_v128_store(to + x, wasm_f32x4_add(wasm_v128_load(to + x), wasm_f32x4_mul(weight, wasm_v128_load(from + x))));
+      for (; x < width; x++) to[x] += fuse->weights[m] * from[x];
     }
   }
 }
@@ -53,18 +94,14 @@ INLINE v128_t sigmoid(v128_t x) {
 
 void fuse_output(const Fuse *fuse, float *scratch, Share share) {
   i32 begin, end, width = fuse->output.width;
-  const Tap *columns = fuse->output_columns;
   share_out(share, fuse->output.height, &begin, &end);
   for (i32 y = begin; y < end; y++) {
     float *to = fuse->output.values + y * width;
-    blend_rows(fuse->fused, fuse->output_rows[y], scratch);
+    const float *from = resize_row(fuse->fused, fuse->output_rows[y], fuse->output_columns, width, scratch);
     for (i32 x = 0; x < width; x += 4) {
-      float four[4] = {0};
-      i32 count = min_i32(4, width - x);
-      for (i32 i = 0; i < count; i++)
-        four[i] = blend(scratch[columns[x + i].left], scratch[columns[x + i].right], columns[x + i].weight);
-      wasm_v128_store(four, sigmoid(wasm_v128_load(four)));
-      __builtin_memcpy(to + x, four, (u32)count * sizeof(float));
+      // a last vector that hangs over the edge is moved back: what it does twice comes out the same
+      i32 at = width >= 4 ? min_i32(x, width - 4) : 0;
+      wasm_v128_store(to + at, sigmoid(wasm_v128_load(from + at)));
     }
   }
 }

@@ -32,7 +32,7 @@ INLINE u8 *pixel(View view, i32 y, i32 x) { return view.origin + y * view.row_by
 /// Distances in channels between two tiles (or pixels) of 16-bit numbers that the convolutions have code for: with the
 /// distance known to the compiler, one register addresses four of them.
 #define WINOGRAD_STRIDES(USE) \
-  USE(8) USE(16) USE(24) USE(32) USE(40) USE(64) USE(80) USE(128) USE(256) USE(512) USE(1024)
+  USE(8) USE(16) USE(32) USE(64) USE(80) USE(128) USE(256) USE(512) USE(1024)
 #define DIRECT_STRIDES(USE) USE(32) USE(128) USE(512) USE(1024)
 
 /// Inside a function: return the first of the strides that `channels` fit in.

@@ -396,7 +396,7 @@ static enum Status load_fuse(Loader *loader, const OperatorRecord *record, Step 
     if (!rows[i] || !columns[i]) return STATUS_MEMORY;
     widest = max_i32(widest, maps[i].width);
   }
-  need_scratch(loader, (u64)widest * sizeof(float));
+  need_scratch(loader, (2 * (u64)widest + 16) * sizeof(float));  // a row before and after it is resized
   loader->work += 100 * (u64)fused.height * (u64)fused.width * count;
   step->kind = STEP_FUSE, step->phases = 2;
   step->fuse = (Fuse){

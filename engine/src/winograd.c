@@ -29,11 +29,11 @@
 enum {
   COMPONENTS = 36,
   BIAS_COMPONENT = 7,
-  MAX_TILES = 40,   // tiles worked on at a time; a multiple of 4
+  MAX_TILES = 32,   // tiles worked on at a time; a multiple of 4
   CACHE_LINE = 64,
 };
 
-static const i32 no_bias[MAX_CHANNELS] = {0};
+i32 no_bias[MAX_CHANNELS];  // zeros; neither static nor const, or the compiler would store them in the program
 
 // ---- the three transforms ------------------------------------------------------------------------------------------
 
