@@ -21,7 +21,7 @@ application = Application("engine", "Pack an int8 U²-Net into the file that the
     examples="""
 u2net engine build/lite/int8.onnx --out build/lite/int8.u2e
 u2net engine build/lite/int8.onnx --calib photographs/ --out build/lite/int8.u2e
-u2net engine dynamic.onnx --height 256 --width 320 --out wide.u2e
+u2net engine build/lite/int8.onnx --height 256 --width 384 --out wide.u2e
 """
 )
 def pack(

@@ -159,18 +159,17 @@ class Network:
     nodes: tuple[Node, ...]
 
 
-def read_graph(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> Network:
-    """The network of an int8 QDQ model. `size` (height, width) fixes those that the model leaves free.
+def read_graph(model: onnx.ModelProto) -> Network:
+    """The network of an int8 QDQ model whose sizes are all fixed (`sizes.at_size` fixes them).
 
     Raises `ModelError` that names the node which the engine cannot run.
     """
-    return _Reader(model, size).read()
+    return _Reader(model).read()
 
 
 @dataclass
 class _Reader:
     model: onnx.ModelProto
-    size: tuple[int, int] | None
     nodes: list[Node] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     maps: dict[str, SideMap] = field(default_factory=dict)
@@ -180,7 +179,7 @@ class _Reader:
         self._check_interface()
         self.weights = {value.name: numpy_helper.to_array(value) for value in graph.initializer}
         self.producer = {name: node for node in graph.node for name in node.output}
-        self.shapes = _shapes(self.model, self.size)
+        self.shapes = _shapes(self.model)
         #: scales of what is quantized, by the name of the float tensor that goes into QuantizeLinear
         self.scales: dict[str, np.float32] = {}
         for node in graph.node:
@@ -503,12 +502,6 @@ _READ_ELSEWHERE = {
     "Sigmoid",
     "HardSigmoid",
     "ReduceMean",
-    "Shape",
-    "Gather",
-    "Constant",
-    "Cast",
-    "Unsqueeze",
-    "Slice",
 }
 
 
@@ -520,25 +513,13 @@ def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
 
 
-def _shapes(model: onnx.ModelProto, size: tuple[int, int] | None) -> dict[str, tuple[int, ...]]:
-    """Shapes of all values, with the free sides of the input fixed to `size` or to the size in the metadata."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    sides = copy.graph.input[0].type.tensor_type.shape.dim[2:4]
-    stated = {entry.key: entry.value for entry in model.metadata_props}.get("u2net.size", "")
-    wanted = size or ((int(stated),) * 2 if stated.isdigit() else None)
-    for side, name, value in zip(sides, ("height", "width"), wanted or (0, 0), strict=False):
-        if side.dim_value and size and side.dim_value != value:
-            raise ModelError(f"its {name} is {side.dim_value}, fixed at export; export it with --dynamic to change it")
-        if not side.dim_value:
-            if not wanted:
-                raise ModelError(f"its {name} is free: say which")
-            side.dim_value = value
-    _forget(copy.graph.value_info)
-    for output in copy.graph.output:
-        output.type.tensor_type.ClearField("shape")
+def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Shapes of all values."""
+    sides = model.graph.input[0].type.tensor_type.shape.dim[2:4]
+    if any(not side.dim_value for side in sides):
+        raise ModelError("its height and width are free: say which")
     try:
-        inferred = onnx.shape_inference.infer_shapes(copy, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(model)
     except Exception as error:  # onnx raises its own family, which derives from Exception alone
         raise ModelError(f"its shapes cannot be inferred: {' '.join(str(error).split())[:200]}") from error
     values: Iterable[onnx.ValueInfoProto] = (
@@ -547,7 +528,3 @@ def _shapes(model: onnx.ModelProto, size: tuple[int, int] | None) -> dict[str, t
         *inferred.graph.output,
     )
     return {value.name: tuple(side.dim_value for side in value.type.tensor_type.shape.dim) for value in values}
-
-
-def _forget(values: Any) -> None:
-    del values[:]

@@ -15,8 +15,10 @@ __all__ = ["PackSettings"]
 class PackSettings:
     """What is packed and how it is proven. Raises `ConfigError` on values that cannot work."""
 
-    height: Annotated[int | None, Doc("pixels, of a model that leaves it free")] = None  # what the model says
-    width: Annotated[int | None, Doc("pixels, of a model that leaves it free")] = None  # what the model says
+    height: Annotated[int | None, Doc("pixels, instead of the model's own")] = (
+        None  # the size that the weights were trained for is the best
+    )
+    width: Annotated[int | None, Doc("pixels, instead of the model's own")] = None  # trained for it
     count: Annotated[int, Doc("pictures to compare on")] = 8  # maps differ by 0.0002 on average and vary little
 
     def __post_init__(self) -> None:

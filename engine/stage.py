@@ -21,15 +21,16 @@ from .graph import read_graph
 from .pack import PackedModel, pack_network
 from .runtime import EngineSession
 from .settings import PackSettings
+from .sizes import at_size
 
 __all__ = ["pack_file", "pack_model"]
 
 LIBRARIES = ("numpy", "onnx", "onnxruntime", "wasmtime", "ziglang")
 
 
-def pack_model(model: onnx.ModelProto, size: tuple[int, int] | None = None) -> PackedModel:
-    """`model` packed, `size` (height, width) fixing what it leaves free. Raises `ModelError` for what cannot be."""
-    return pack_network(read_graph(model, size))
+def pack_model(model: onnx.ModelProto) -> PackedModel:
+    """`model`, all of whose sizes are fixed, packed. Raises `ModelError` for what cannot be."""
+    return pack_network(read_graph(model))
 
 
 def pack_file(
@@ -65,7 +66,9 @@ def pack_file(
         return read_sidecar(target)
     progress("packing")
     try:
-        packed = pack_model(model, settings.size)
+        if settings.size is not None:
+            model = at_size(model, *settings.size)
+        packed = pack_model(model)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     file = write_model(packed.model)
