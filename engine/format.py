@@ -191,5 +191,5 @@ def _aligned(offset: int) -> int:
     return (offset + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
 
 
-def _filled(values: tuple, count: int, empty: float) -> tuple:
+def _filled(values: tuple[float, ...], count: int, empty: float) -> tuple[float, ...]:
     return values + (empty,) * (count - len(values))

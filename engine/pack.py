@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -178,7 +179,7 @@ class _Packer:
         self.lives.setdefault(buffer, []).append(len(self.operators))
         return list(self.lives).index(buffer)
 
-    def _constant(self, values: npt.NDArray) -> int:
+    def _constant(self, values: npt.NDArray[Any]) -> int:
         """Append constants, aligned to 16 bytes; returns their offset."""
         self.constants.extend(b"\0" * (-len(self.constants) % 16))
         offset = len(self.constants)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +49,7 @@ class _Reference:
     def read(self, part: Slice) -> ByteArray:
         return self.activations[part.buffer][:, :, part.first : part.first + part.channels]
 
-    def write(self, part: Slice, values: npt.NDArray) -> None:
+    def write(self, part: Slice, values: npt.NDArray[Any]) -> None:
         buffer = self.model.buffers[part.buffer]
         assert buffer.type == BufferType.ACTIVATION and values.shape == (buffer.height, buffer.width, part.channels)
         whole = self.activations.setdefault(
@@ -56,7 +57,7 @@ class _Reference:
         )
         whole[:, :, part.first : part.first + part.channels] = values
 
-    def constant(self, offset: int, shape: tuple[int, ...], dtype: str) -> npt.NDArray:
+    def constant(self, offset: int, shape: tuple[int, ...], dtype: str) -> npt.NDArray[Any]:
         count = int(np.prod(shape))
         return np.frombuffer(self.model.constants, dtype, count, offset).reshape(shape)
 
@@ -145,7 +146,7 @@ def to_uint8(values: FloatArray) -> ByteArray:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def convolve(source: ByteArray, weight: npt.NDArray, dilation: int) -> npt.NDArray[np.int64]:
+def convolve(source: ByteArray, weight: npt.NDArray[Any], dilation: int) -> npt.NDArray[np.int64]:
     """The plain integer convolution of (height, width, in) by (out, in, 3, 3), zeros beyond the edge, int64.
 
     Float64 products are exact here: every sum stays far below 2⁵³.
@@ -168,7 +169,7 @@ def taps(source: int, target: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np
     return left, np.minimum(left + 1, source - 1), (position % whole).astype(np.float32) / np.float32(whole)
 
 
-def resize(values: npt.NDArray, height: int, width: int) -> FloatArray:
+def resize(values: npt.NDArray[Any], height: int, width: int) -> FloatArray:
     """Bilinear, half-pixel centres, rows first; (height, width[, channels])."""
     values = values.astype(np.float32)
     top, bottom, down = taps(values.shape[0], height)

@@ -78,13 +78,15 @@ def agreement(reference: Sequence[FloatArray], found: Sequence[FloatArray]) -> A
     )
 
 
-def to_map(output: npt.NDArray) -> FloatArray:
+def to_map(output: npt.NDArray[Any]) -> FloatArray:
     """What a network gives, float or 8 bits, as float32 in [0, 1]."""
     values: FloatArray = output.astype(np.float32)
     return values / np.float32(255) if output.dtype == np.uint8 else values
 
 
-def run_maps(session: Any, input_name: str, inputs: Sequence[npt.NDArray], progress: Any = None) -> list[FloatArray]:
+def run_maps(
+    session: Any, input_name: str, inputs: Sequence[npt.NDArray[Any]], progress: Any = None
+) -> list[FloatArray]:
     """The first output of a session for each input, as float32 in [0, 1]."""
     name = session.get_outputs()[0].name
     maps = []

@@ -214,7 +214,7 @@ class _Reader:
     def __len__(self) -> int:
         return len(self.bench.calibration)
 
-    def __iter__(self) -> Iterator[dict[str, npt.NDArray]]:
+    def __iter__(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
         while (value := self.get_next()) is not None:
             yield value
 
@@ -222,7 +222,7 @@ class _Reader:
         """Give out these pictures next."""
         self.next, self.end = start_index, end_index
 
-    def get_next(self) -> dict[str, npt.NDArray] | None:
+    def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
         """The next picture, or None after the last."""
         if self.next >= self.end:
             return None

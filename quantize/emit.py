@@ -8,6 +8,8 @@ whose 8-bit instructions saturate.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -25,7 +27,7 @@ __all__ = ["emit", "integer_bias"]
 MICROSOFT_DOMAIN = "com.microsoft"
 
 
-def integer_bias(conv: QuantizedConv, input_range: ActivationRange) -> tuple[npt.NDArray, npt.NDArray]:
+def integer_bias(conv: QuantizedConv, input_range: ActivationRange) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """The int32 bias and its scales, both (out_channels,)."""
     scale = (np.float32(input_range.scale) * conv.scale).astype(np.float32)
     limit = 2**31 - 1
@@ -56,7 +58,7 @@ class _Writer:
         self.graph = graph
         self.plan = plan
         self.nodes: list[onnx.NodeProto] = []
-        self.weights: dict[str, npt.NDArray] = {}
+        self.weights: dict[str, npt.NDArray[Any]] = {}
         self.dequantized: set[str] = set()
         # the tensor before a fused ReLU has no name of its own any more: its reader is the quantizer
         self.relu_of = {conv.output: conv for conv in graph.convs if conv.relu and conv.output in plan.region.group}
@@ -164,7 +166,7 @@ class _QdqWriter(_Writer):
         if self.is_quantized(conv.preactivation):
             self.quantize(conv.preactivation, conv.preactivation)
 
-    def dequantize_stored(self, name: str, value: npt.NDArray, scale: npt.NDArray) -> str:
+    def dequantize_stored(self, name: str, value: npt.NDArray[Any], scale: npt.NDArray[Any]) -> str:
         """Store integers with one scale per output channel; returns what their dequantized form is called."""
         self.weights[f"{name}_q"] = value
         self.weights[f"{name}_scale"] = scale
@@ -196,7 +198,12 @@ class _OperatorWriter(_Writer):
             return
         bias, _ = integer_bias(quantized, self.plan.range_of(conv.input))
         names = [f"{conv.weight}_q", f"{conv.weight}_scale", f"{conv.weight}_zero", f"{conv.bias}_q"]
-        values: list[npt.NDArray] = [quantized.weight, quantized.scale, np.zeros(quantized.scale.shape, np.int8), bias]
+        values: list[npt.NDArray[Any]] = [
+            quantized.weight,
+            quantized.scale,
+            np.zeros(quantized.scale.shape, np.int8),
+            bias,
+        ]
         self.weights.update(zip(names, values, strict=True))
         inputs = [f"{conv.input}_q", *self.scale_names(conv.input), *names[:3], *self.scale_names(target), names[3]]
         self.add("QLinearConv", inputs, [f"{target}_q"], node.name, node)

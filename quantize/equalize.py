@@ -18,6 +18,7 @@ mask, propagated backwards through the squares of the weights and the fraction o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -126,7 +127,7 @@ def scale_channels(
 
     Returns the graph, which computes the same function, and what each tensor's channels were multiplied by.
     """
-    weights: dict[str, npt.NDArray] = {}
+    weights: dict[str, npt.NDArray[Any]] = {}
     for conv in graph.convs:
         weight = graph.weights[conv.weight].astype(np.float64)
         rows = factors[classes.index[conv.preactivation]]

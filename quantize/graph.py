@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +72,7 @@ class FloatGraph:
         _name_nodes(self.model.graph)
         del self.model.graph.value_info[:]  # sizes between nodes, which passes may change
         graph = self.model.graph
-        self.weights: dict[str, npt.NDArray] = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+        self.weights: dict[str, npt.NDArray[Any]] = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
         self.nodes: tuple[onnx.NodeProto, ...] = tuple(graph.node)
         inputs = [value for value in graph.input if value.name not in self.weights]
         if len(inputs) != 1 or not graph.output:
@@ -131,7 +131,7 @@ class FloatGraph:
         """Multiply-accumulates of all convolutions for one picture."""
         return sum(conv.macs for conv in self.convs)
 
-    def replaced(self, weights: Mapping[str, npt.NDArray]) -> FloatGraph:
+    def replaced(self, weights: Mapping[str, npt.NDArray[Any]]) -> FloatGraph:
         """A copy of this graph with some initializers replaced by arrays of the same shape."""
         copy = FloatGraph.__new__(FloatGraph)
         copy.__dict__.update(self.__dict__)
@@ -152,7 +152,7 @@ class FloatGraph:
 
     def slice(
         self, nodes: Iterable[onnx.NodeProto], inputs: Iterable[onnx.ValueInfoProto], outputs: Iterable[str],
-        weights: Mapping[str, npt.NDArray],
+        weights: Mapping[str, npt.NDArray[Any]],
     ) -> onnx.ModelProto:  # fmt: skip
         """A runnable model of some nodes, with the opset of this one. Output types are left to the runtime."""
         return make_model(self.model, nodes, inputs, [onnx.ValueInfoProto(name=name) for name in outputs], weights)
@@ -261,7 +261,7 @@ def make_model(
     nodes: Iterable[onnx.NodeProto],
     inputs: Iterable[onnx.ValueInfoProto],
     outputs: Iterable[onnx.ValueInfoProto],
-    weights: Mapping[str, npt.NDArray],
+    weights: Mapping[str, npt.NDArray[Any]],
 ) -> onnx.ModelProto:
     """A model of `nodes` with the opset, IR version and metadata of `like` and those `weights` that the nodes read."""
     nodes = list(nodes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ __all__ = ["NetworkInputs", "network_inputs"]
 ByteArray = npt.NDArray[np.uint8]
 
 
-class NetworkInputs(Sequence[npt.NDArray]):
+class NetworkInputs(Sequence[npt.NDArray[Any]]):
     """The inputs of a network for a sequence of pictures, made each time they are asked for, so none is kept.
 
     float32 (1, 3, size, size) for the `tensor` interface, uint8 (1, size, size, 4) for `image`.
@@ -32,10 +32,10 @@ class NetworkInputs(Sequence[npt.NDArray]):
         return len(self.pictures)
 
     @overload
-    def __getitem__(self, index: int) -> npt.NDArray: ...
+    def __getitem__(self, index: int) -> npt.NDArray[Any]: ...
     @overload
     def __getitem__(self, index: slice) -> NetworkInputs: ...
-    def __getitem__(self, index: int | slice) -> npt.NDArray | NetworkInputs:
+    def __getitem__(self, index: int | slice) -> npt.NDArray[Any] | NetworkInputs:
         if isinstance(index, slice):
             return NetworkInputs(self.pictures[index], self.size, self.interface)
         if not 0 <= index < len(self):

@@ -9,6 +9,8 @@ that is as the passes want it is left as it is.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -170,7 +172,7 @@ def _state_shapes(model: onnx.ModelProto) -> None:
 def _prove(before: onnx.ModelProto, after: onnx.ModelProto, shape: list[int], limit: float, name: str) -> None:
     """Both graphs on one picture. Raises `ModelError` where their first maps differ by more than `limit`."""
     picture = _test_picture(shape[1:])
-    maps: list[npt.NDArray] = []
+    maps: list[npt.NDArray[Any]] = []
     for model, batch in ((before, shape[0]), (after, 1)):
         session = open_session(model, 1)
         given = session.get_inputs()[0]
@@ -185,7 +187,7 @@ def _prove(before: onnx.ModelProto, after: onnx.ModelProto, shape: list[int], li
         raise ModelError(f"{name} computes something else once it is simplified (by {difference:.2g}); {CURE}")
 
 
-def _test_picture(shape: list[int]) -> npt.NDArray:
+def _test_picture(shape: list[int]) -> npt.NDArray[Any]:
     """A bright disc before a gradient, normalised (3, height, width), or in bytes (height, width, 4)."""
     image = shape[-1] == 4
     height, width = shape[:2] if image else shape[1:]

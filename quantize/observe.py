@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -122,7 +123,7 @@ def observed_tensors(graph: FloatGraph) -> tuple[str, ...]:
 
 def observe(
     graph: FloatGraph,
-    inputs: Sequence[npt.NDArray],
+    inputs: Sequence[npt.NDArray[Any]],
     *,
     budget: int,
     seed: int,

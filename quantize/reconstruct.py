@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,7 @@ def reconstruct(
     graph: FloatGraph,
     plan: Plan,
     observed: Observations,
-    inputs: Sequence[npt.NDArray],
+    inputs: Sequence[npt.NDArray[Any]],
     *,
     method: Method,
     settings: RoundingSettings,
@@ -69,7 +70,7 @@ def reconstruct(
         return graph, round_all(graph, plan.region, plan.ranges)
     steps = _schedule(graph, plan)
     convs: dict[str, QuantizedConv] = {}
-    updates: dict[str, npt.NDArray] = {}
+    updates: dict[str, npt.NDArray[Any]] = {}
     with tempfile.TemporaryDirectory(prefix="quantize-") as folder:
         store = _Store(Path(folder), steps)
         for picture in range(len(inputs)):
@@ -190,13 +191,13 @@ class _Store:
     def _path(self, name: str, picture: int) -> Path:
         return self.folder / f"{self.numbers[name]}-{picture}"
 
-    def put(self, name: str, picture: int, value: npt.NDArray) -> None:
+    def put(self, name: str, picture: int, value: npt.NDArray[Any]) -> None:
         self.numbers.setdefault(name, len(self.numbers))
         self.kinds[name] = (value.dtype, value.shape)
         self.pictures.setdefault(name, set()).add(picture)
         np.ascontiguousarray(value).tofile(self._path(name, picture))
 
-    def get(self, name: str, picture: int) -> npt.NDArray:
+    def get(self, name: str, picture: int) -> npt.NDArray[Any]:
         dtype, shape = self.kinds[name]
         return np.fromfile(self._path(name, picture), dtype).reshape(shape)
 
@@ -206,8 +207,8 @@ class _Store:
                 self._path(name, picture).unlink()
 
 
-def _scale_weights(plan: Plan) -> dict[str, npt.NDArray]:
-    weights: dict[str, npt.NDArray] = {}
+def _scale_weights(plan: Plan) -> dict[str, npt.NDArray[Any]]:
+    weights: dict[str, npt.NDArray[Any]] = {}
     for group, known in plan.ranges.items():
         weights[f"scale_{group}"] = np.array(known.scale, np.float32)
         weights[f"zero_{group}"] = np.array(known.zero_point, np.uint8)
@@ -219,7 +220,7 @@ def _runnable(
     nodes: Sequence[onnx.NodeProto],
     inputs: Sequence[str],
     output: str,
-    weights: Mapping[str, npt.NDArray],
+    weights: Mapping[str, npt.NDArray[Any]],
     store: _Store,
 ) -> onnx.ModelProto:
     values = []
@@ -236,7 +237,7 @@ def _collect(
     conv: Conv,
     observed: Observations,
     store: _Store,
-    weights: Mapping[str, npt.NDArray],
+    weights: Mapping[str, npt.NDArray[Any]],
     threads: int,
     pictures: int,
     method: Method,
@@ -264,7 +265,7 @@ def _collect(
 
 
 def _patches(
-    tensor: npt.NDArray, conv: Conv, positions: npt.NDArray[np.int64], width: int, known: ActivationRange | None
+    tensor: npt.NDArray[Any], conv: Conv, positions: npt.NDArray[np.int64], width: int, known: ActivationRange | None
 ) -> FloatArray:
     """What the convolution reads at flat output `positions`: (positions, in_channels · kernel) in float."""
     top, left, bottom, right = conv.pads

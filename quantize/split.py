@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +70,7 @@ def split_constants(
     if not splits:
         return graph, observed, ()
 
-    weights: dict[str, npt.NDArray] = {}
+    weights: dict[str, npt.NDArray[Any]] = {}
     for conv in graph.convs:
         weight = graph.weights[conv.weight].astype(np.float64)
         bias = graph.weights[conv.bias].astype(np.float64)
@@ -90,7 +91,7 @@ def _with_channel_counts(
     """The graph with the target sizes of its resizes, which name the channels too, brought up to date."""
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
-    weights: dict[str, npt.NDArray] = {}
+    weights: dict[str, npt.NDArray[Any]] = {}
     for node in model.graph.node:
         if node.op_type != "Resize" or len(node.input) < 4 or node.input[3] not in graph.weights:
             continue
