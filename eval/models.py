@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from u2net.errors import ConfigError, ModelError
 from u2net.files import check_path, sha256_file
-from u2net.preprocess import network_input
+from u2net.preprocess import Size, network_input, read_size, sides
 
 __all__ = ["Candidate", "GraphFacts", "TransferSizes", "candidates", "graph_facts", "transfer_sizes"]
 
@@ -58,7 +58,7 @@ class Candidate:
         return packed_facts(self.path) if self.is_packed else graph_facts(self.path)
 
     def feed(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
-        """What the model takes for the picture uint8 (H, W, 3): float32 (1, 3, s, s) or uint8 (1, s, s, 4)."""
+        """What the model takes for the picture uint8 (H, W, 3): float32 (1, 3, h, w) or uint8 (1, h, w, 4)."""
         return network_input(rgb, self.graph.size, self.graph.interface)
 
 
@@ -91,13 +91,14 @@ def _label(path: Path) -> str:
 class GraphFacts:
     """What a model file says of itself.
 
-    `interface` is "tensor" (float32 (1, 3, size, size)) or "image" (uint8 (1, size, size, 4)). `gmacs` counts the
-    multiplications of all convolutions, in 10⁹; `integer_share` is the part of them that runs in 8-bit integers.
-    `dead_convolutions` names those whose weights are all zero.
+    `interface` is "tensor" (float32 (1, 3, h, w)) or "image" (uint8 (1, h, w, 4)); `size` is its side, or
+    its height and width where they differ. `gmacs` counts the multiplications of all convolutions, in 10⁹;
+    `integer_share` is the part of them that runs in 8-bit integers. `dead_convolutions` names those whose weights are
+    all zero.
     """
 
     interface: str
-    size: int
+    size: Size
     input_name: str
     output_name: str
     opset: int
@@ -177,7 +178,7 @@ def graph_facts(path: str | os.PathLike[str]) -> GraphFacts:
 def packed_facts(path: str | os.PathLike[str]) -> GraphFacts:
     """What a file of the engine says of itself; channels that fill up to four count as multiplications too.
 
-    Raises `ModelError` where it is none, or not of square pictures.
+    Raises `ModelError` where it is none.
     """
     from engine.format import OperatorKind, read_model
 
@@ -187,9 +188,9 @@ def packed_facts(path: str | os.PathLike[str]) -> GraphFacts:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
+    if model.output_size != model.input_size:
+        raise ModelError(f"{path} gives a map of another size than its picture; pack it again with `u2net engine`")
     height, width = model.input_size
-    if height != width or model.output_size != model.input_size:
-        raise ModelError(f"{path} takes pictures of {width}×{height}; only square ones are judged")
     total = integer = parameters = 0
     for operator in model.operators:
         output = model.buffers[operator.output.buffer]
@@ -203,7 +204,7 @@ def packed_facts(path: str | os.PathLike[str]) -> GraphFacts:
         integer += taps * output.height * output.width * (operator.kind == OperatorKind.CONVOLUTION)
     return GraphFacts(
         interface="tensor",
-        size=height,
+        size=height if height == width else (height, width),
         input_name="input",
         output_name="alpha",
         opset=0,
@@ -216,25 +217,32 @@ def packed_facts(path: str | os.PathLike[str]) -> GraphFacts:
     )
 
 
-def _interface(path: str | os.PathLike[str], value: Any, metadata: dict[str, str]) -> tuple[str, int]:
+def _interface(path: str | os.PathLike[str], value: Any, metadata: dict[str, str]) -> tuple[str, Size]:
     import onnx
 
     kind = value.type.tensor_type
     dims = kind.shape.dim
-    if len(dims) == 4 and metadata.get("u2net.size", "320").isdigit():
-        for dim in dims[2:] if kind.elem_type == onnx.TensorProto.FLOAT else dims[1:3]:
+    said = read_size(metadata.get("u2net.size", "320"))
+    if len(dims) == 4 and said is not None:
+        for dim, side in zip(
+            dims[2:] if kind.elem_type == onnx.TensorProto.FLOAT else dims[1:3], sides(said), strict=True
+        ):
             if not dim.dim_value:  # left open by the exporter: the size that the weights were trained for
-                dim.dim_value = int(metadata.get("u2net.size", "320"))
+                dim.dim_value = side
     shape = [dim.dim_value for dim in dims]
     match shape:
-        case [0 | 1, 3, height, width] if kind.elem_type == onnx.TensorProto.FLOAT and height == width > 0:
-            return "tensor", height
-        case [0 | 1, height, width, 4] if kind.elem_type == onnx.TensorProto.UINT8 and height == width > 0:
-            return "image", height
+        case [0 | 1, 3, height, width] if kind.elem_type == onnx.TensorProto.FLOAT and min(height, width) > 0:
+            return "tensor", height if height == width else (height, width)
+        case [0 | 1, height, width, 4] if kind.elem_type == onnx.TensorProto.UINT8 and min(height, width) > 0:
+            return "image", height if height == width else (height, width)
+        case [count, 3, _, _] if count > 1:
+            raise ModelError(
+                f"{path} takes {count} pictures at a time; export it with `--batch 1` or `--batch dynamic` to judge it"
+            )
     type_name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
     raise ModelError(
         f"{path} is not a U²-Net: its input is {type_name} {'×'.join(str(d or '?') for d in shape)},"
-        " not float 1×3×s×s or uint8 1×s×s×4"
+        " not float 1×3×h×w or uint8 1×h×w×4"
     )
 
 

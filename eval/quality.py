@@ -171,7 +171,7 @@ class Predictor:
             from engine.runtime import EngineSession
 
             engine = EngineSession(candidate.path)
-            self._saliency = lambda rgb: engine.run(to_tensor(rgb, engine.input_size[0]))
+            self._saliency = lambda rgb: engine.run(to_tensor(rgb, engine.input_size))
             return
         if not candidate.is_checkpoint:
             from u2net.infer import Session

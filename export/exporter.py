@@ -3,7 +3,8 @@
 Notable choices:
 
 - torch's dynamo exporter at opset 18, the lowest that it writes and one that every onnxruntime(-web) since 1.14 reads;
-  IR version 8, which goes with that opset;
+  a newer one is asked of it, an older one made of it, since a U²-Net's operators are those of opset 13;
+- the IR version that goes with the opset: an older reader would refuse a newer one;
 - batch norm is folded into the convolutions here, in float64, so that the PyTorch network that the graph is compared
   with holds the very same weights;
 - whatever else is done to the graph is a pass (`export.passes`), so each change can be read and tested by itself;
@@ -27,17 +28,17 @@ from torch import Tensor, nn
 
 from u2net.errors import ConfigError, ModelError
 from u2net.network.model import REBNCONV, U2Net
+from u2net.preprocess import Size, sides, write_size
 
 from .passes.half_weights import HalfWeights
 from .passes.image_interface import ImageInterface
 from .passes.strided_stem import StridedStem
 from .passes.strip_provenance import StripProvenance
-from .settings import ExportSettings
+from .settings import MOST_PICTURES, ExportSettings
 
 __all__ = ["export_model", "fold_batch_norm", "round_weights", "store_half"]
 
-OPSET_VERSION = 18
-IR_VERSION = 8
+WRITTEN_OPSET = 18  # the lowest that torch's exporter writes
 OUTPUT_NAMES = ("alpha", "side1", "side2", "side3", "side4", "side5", "side6")
 
 
@@ -85,21 +86,24 @@ class _Outputs(nn.Module):
 def export_model(folded: U2Net, settings: ExportSettings) -> onnx.ModelProto:
     """The ONNX graph of `folded`, which `fold_batch_norm` returned.
 
-    With the `tensor` interface it maps `input`, float32 (1, 3, size, size) as `u2net.preprocess` makes it, to `alpha`,
-    float32 (1, 1, size, size) in [0, 1], and with `side_maps` to `side1` … `side6`. With the `image` interface it maps
-    `input`, uint8 (1, size, size, 4) RGBA, to `alpha`, uint8 or float32 (1, size, size). With `dynamic` the two sizes
-    are free, and need not be equal. `metadata_props` carry `u2net.interface`, `u2net.size` and `u2net.model`.
+    With the `tensor` interface it maps `input`, float32 (batch, 3, height, width) as `u2net.preprocess` makes it, to
+    `alpha`, float32 (batch, 1, height, width) in [0, 1], and with `side_maps` to `side1` … `side6`. With the `image`
+    interface it maps `input`, uint8 (1, height, width, 4) RGBA, to `alpha`, uint8 or float32 (1, height, width). With
+    `dynamic` height and width are free. `metadata_props` carry `u2net.interface`, `u2net.model` and `u2net.size`, as
+    `write_size` writes it.
     """
     size = settings.size or folded.config.size
-    if size % folded.config.stem:
-        raise ConfigError(f"the size must be a multiple of the model's stem ({folded.config.stem}), got {size}")
+    stem = folded.config.stem
+    if any(side % stem for side in sides(size)):
+        raise ConfigError(f"--size must be a multiple of the model's stem, {stem}, got {write_size(size)}")
     model = _trace(folded, settings, size)
     passes: list[ir.passes.InPlacePass] = [StripProvenance(), StridedStem()]
     if settings.interface == "image":
         passes.append(ImageInterface(alpha=settings.alpha))
     for one in passes:
         model = one(model).model
-    proto = _finish(_simplify(ir.to_proto(model)), settings, size, folded.config.name)
+    proto = _at_opset(_simplify(ir.to_proto(model)), settings.opset)
+    proto = _finish(proto, settings, size, folded.config.name)
     return store_half(proto) if settings.fp16 else proto
 
 
@@ -108,24 +112,30 @@ def store_half(proto: onnx.ModelProto) -> onnx.ModelProto:
     return ir.to_proto(HalfWeights()(ir.from_proto(proto)).model)
 
 
-def _trace(folded: U2Net, settings: ExportSettings, size: int) -> ir.Model:
+def _trace(folded: U2Net, settings: ExportSettings, size: Size) -> ir.Model:
     count = len(OUTPUT_NAMES) if settings.side_maps else 1
-    shapes = None
+    free: dict[int, object] = {}
+    height, width = sides(size)
     if settings.dynamic:
         stem = folded.config.stem
-        height, width = (torch.export.Dim(name, min=32 // stem, max=2048 // stem) for name in ("height", "width"))
-        shapes = ({2: height * stem, 3: width * stem} if stem > 1 else {2: height, 3: width},)
-    example = torch.zeros(1, 3, size, size + 64 if settings.dynamic else size)
+        for axis, name in ((2, "height"), (3, "width")):
+            side = torch.export.Dim(name, min=32 // stem, max=2048 // stem)
+            free[axis] = side * stem if stem > 1 else side
+        width += 64 if width == height else 0  # equal sides are taken for one
+    batch = settings.batch
+    if batch == "dynamic":
+        free[0], batch = torch.export.Dim("batch", min=1, max=MOST_PICTURES), 2
+    example = torch.zeros(batch, 3, height, width)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             _Outputs(folded, count).eval(),
             (example,),
             dynamo=True,
-            opset_version=OPSET_VERSION,
+            opset_version=max(WRITTEN_OPSET, settings.opset),
             external_data=False,
             input_names=["input"],
             output_names=list(OUTPUT_NAMES[:count]),
-            dynamic_shapes=shapes,
+            dynamic_shapes=(free,) if free else None,
             verbose=False,
         )
     assert program is not None
@@ -145,11 +155,30 @@ def _simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
     return simplified
 
 
-def _finish(proto: onnx.ModelProto, settings: ExportSettings, size: int, name: str) -> onnx.ModelProto:
+def _at_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """`proto` with the operators of `opset`, which is no newer than its own. The check in `_finish` is the proof."""
+    if opset < WRITTEN_OPSET:
+        for entry in proto.opset_import:
+            if entry.domain in ("", "ai.onnx"):
+                entry.version = opset
+        for node in proto.graph.node:
+            if node.op_type == "Resize":  # what opset 18 has added to it, at the values that it had before
+                kept = [one for one in node.attribute if one.name not in ("antialias", "keep_aspect_ratio_policy")]
+                del node.attribute[:]
+                node.attribute.extend(kept)
+    return proto
+
+
+def _ir_version(opset: int) -> int:
+    """The oldest IR version that knows `opset`."""
+    return min(row[1] for row in onnx.helper.VERSION_TABLE if row[2] >= opset)
+
+
+def _finish(proto: onnx.ModelProto, settings: ExportSettings, size: Size, name: str) -> onnx.ModelProto:
     left = {node.op_type for node in proto.graph.node} & {"BatchNormalization", "Dropout"}
     if left:
         raise ModelError(f"the exported graph still holds {', '.join(sorted(left))}")
-    proto.ir_version = IR_VERSION
+    proto.ir_version = _ir_version(settings.opset)
     proto.producer_name = "u2net"
     proto.producer_version = ""
     proto.graph.name = name
@@ -158,7 +187,7 @@ def _finish(proto: onnx.ModelProto, settings: ExportSettings, size: int, name: s
     properties = {
         "u2net.interface": settings.interface,
         "u2net.model": name,
-        "u2net.size": str(size),  # where height and width are free: the size that the weights were trained for
+        "u2net.size": write_size(size),  # where height and width are free: the size that the weights were trained for
     }
     onnx.helper.set_model_props(proto, properties)
     onnx.checker.check_model(proto, full_check=True)

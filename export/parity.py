@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ import torch
 
 from u2net.errors import QualityError
 from u2net.network.model import U2Net
-from u2net.preprocess import normalise, resize_bilinear, resize_for_network
+from u2net.preprocess import Size, normalise, resize_bilinear, resize_for_network, sides
 
 from .settings import ExportSettings
 
@@ -56,7 +57,8 @@ def measure_parity(
     """Compare `proto`, exported from `reference` with `settings`, on `pictures`, uint8 (H, W, 3) sRGB.
 
     Raises `QualityError` where any value differs by more than `limit` or an 8-bit alpha by more than one level; with
-    `limit` None differences are measured and allowed. A dynamic graph is compared at a second, oblong size as well.
+    `limit` None differences are measured and allowed. A dynamic graph is compared at a second size as well, one that
+    takes several pictures at a time on each picture and its mirror image in turn.
     """
     from u2net.runtime import onnxruntime
 
@@ -66,20 +68,26 @@ def measure_parity(
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     size = settings.size or reference.config.size
+    height = sides(size)[0]
     exact = copy.deepcopy(reference).double()
     worst, total, count, seen = 0.0, 0.0, 0, 0
     levels: int | None = None
     for index, picture in enumerate(pictures):
         resized = resize_for_network(picture, size)
         if settings.dynamic and index % 2:
-            resized = resized[: max(32, size // 2 // 32 * 32)]
+            resized = resized[: max(32, height // 2 // 32 * 32)]
         if settings.interface == "image":
             resized = np.floor(resized + np.float32(0.5))
             feed: Array = np.dstack([resized, np.zeros(resized.shape[:2])]).astype(np.uint8)[None]
         else:
             feed = normalise(resized)
+        tensor = normalise(resized)
+        pictures_at_once = 1 + index % 2 if settings.batch == "dynamic" else settings.batch
+        if pictures_at_once > 1:
+            tensor = np.concatenate([tensor[..., :: 1 - 2 * (place % 2)] for place in range(pictures_at_once)])
+            feed = tensor
         with torch.inference_mode():
-            maps = [m.numpy() for m in exact(torch.from_numpy(normalise(resized)).double())]
+            maps = [m.numpy() for m in exact(torch.from_numpy(tensor).double())]
         results = dict(zip(names, session.run(None, {"input": feed}), strict=True))
         if "saliency" in results:
             alpha = results.pop("alpha")
@@ -104,7 +112,7 @@ def measure_parity(
     return Parity(seen, worst, total / count, levels)
 
 
-def size_agreement(reference: U2Net, size: int, pictures: Iterable[npt.NDArray[np.uint8]]) -> dict[str, float | int]:
+def size_agreement(reference: U2Net, size: Size, pictures: Iterable[npt.NDArray[np.uint8]]) -> dict[str, Any]:
     """Mean IoU of the masks that `reference` makes at `size` with those at the size that it was taught at.
 
     Both maps are brought to `size` and cut at 0.5; pictures without a subject at either size are left out.
@@ -115,7 +123,7 @@ def size_agreement(reference: U2Net, size: int, pictures: Iterable[npt.NDArray[n
         for side in (reference.config.size, size):
             with torch.inference_mode():
                 found = reference(torch.from_numpy(normalise(resize_for_network(picture, side))))[0][0, 0].numpy()
-            maps.append(resize_bilinear(found, size, size) > 0.5)
+            maps.append(resize_bilinear(found, *sides(size)) > 0.5)
         union = np.count_nonzero(maps[0] | maps[1])
         if union:
             shares.append(float(np.count_nonzero(maps[0] & maps[1])) / float(union))

@@ -20,6 +20,7 @@ from u2net.files import atomic_path, check_path, sha256_file
 from u2net.network.checkpoint import load_checkpoint
 from u2net.network.model import CONFIGS, U2Net, count_parameters
 from u2net.network.shape import check_name, difference_of_shapes, shape_called
+from u2net.preprocess import read_size, write_size
 from u2net.zoo import DEFAULT_MODEL, own_weights
 
 from .exporter import export_model, fold_batch_norm, round_weights, store_half
@@ -130,14 +131,14 @@ def export_checkpoint(
 
 def _agreement_with_taught_size(
     folded: U2Net, settings: ExportSettings, pictures: CalibrationImages, tell: Callable[[str], None]
-) -> dict[str, float | int]:
+) -> dict[str, Any]:
     """How far masks at the size that is asked for are those at the size that the weights were taught at."""
     assert settings.size is not None
     found = size_agreement(folded, settings.size, pictures)
     tell(
-        f"warning: the weights were taught at {folded.config.size} pixels; at {settings.size} their masks agree with "
-        f"those to a mean IoU of {found['iou_mean']:.4f} ({found['pictures']} pictures): leave --size out, or "
-        "teach them at that size with `u2net train finetune`"
+        f"warning: the weights were taught at {folded.config.size} pixels; at {write_size(settings.size)} their masks "
+        f"agree with those to a mean IoU of {found['iou_mean']:.4f} ({found['pictures']} pictures): leave --size out, "
+        "or teach them at that size with `u2net train finetune`"
     )
     return found
 
@@ -186,7 +187,7 @@ def _write(
 ) -> dict[str, Any]:
     """Write `proto` and its sidecar, both or neither; returns the sidecar."""
     version = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
-    size = next(int(entry.value) for entry in proto.metadata_props if entry.key == "u2net.size")
+    size = read_size(next(entry.value for entry in proto.metadata_props if entry.key == "u2net.size"))
     with atomic_path(path) as temporary:
         temporary.write_bytes(proto.SerializeToString(deterministic=True))
     try:

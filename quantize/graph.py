@@ -62,10 +62,12 @@ class FloatGraph:
     """A float32 ONNX graph and its weights as arrays.
 
     `weights` holds every initializer; passes replace entries and `to_model` writes them back. Tensors keep the names
-    they have in the file. The graph has one input and its first output is the mask.
+    they have in the file. The graph has one input and its first output is the mask. `fixed` says that the file leaves
+    sides or the batch free, or takes several pictures at a time, and this graph does not.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, fixed: bool = False) -> None:
+        self.fixed = fixed
         self.model = onnx.ModelProto()
         self.model.CopyFrom(model)
         _lift_constants(self.model.graph)
@@ -101,14 +103,14 @@ class FloatGraph:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of the input, symbolic sides replaced by the size that the metadata names."""
+        """Shape of the input."""
         return self.shapes[self.input]
 
     @property
-    def size(self) -> int:
-        """Side in pixels of the square picture that goes in."""
-        shape = self.input_shape
-        return int(shape[1] if self.interface == "image" else shape[2])
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels of the picture that goes in."""
+        height, width = self.input_shape[1:3] if self.interface == "image" else self.input_shape[2:]
+        return int(height), int(width)
 
     @property
     def opset(self) -> int:
@@ -160,14 +162,8 @@ class FloatGraph:
     # -- reading the file -----------------------------------------------------------------------------------------
 
     def _infer_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of all tensors for one picture; symbolic sides become the size that the metadata names, or 320."""
+        """Shapes of all tensors; `take_in` has fixed what an exporter leaves free."""
         frozen = self.to_model()
-        size = int(self.metadata.get("u2net.size", "320"))
-        for value in frozen.graph.input:
-            for position, dim in enumerate(value.type.tensor_type.shape.dim):
-                if dim.HasField("dim_param") or not dim.HasField("dim_value"):
-                    dim.Clear()
-                    dim.dim_value = 1 if position == 0 else size
         for value in frozen.graph.output:
             value.type.tensor_type.ClearField("shape")
         try:
@@ -248,12 +244,18 @@ def load_graph(path: str | os.PathLike[str]) -> FloatGraph:
     model = read_onnx(file)
     if {node.op_type for node in model.graph.node} & QUANTIZED_OPERATORS:
         raise ModelError(f"{file} is quantized already; start from the float model")
-    model = take_in(model, str(file))
+    given = model
+    model = take_in(given, str(file))
     try:
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf and checker raise many kinds
         raise ModelError(f"{file} is not a readable ONNX model: {_first_line(error)}") from error
-    return FloatGraph(model)
+    return FloatGraph(model, fixed=_input_dims(given) != _input_dims(model))
+
+
+def _input_dims(model: onnx.ModelProto) -> list[int]:
+    """Sides of the first input, 0 for those that are free."""
+    return [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
 
 
 def make_model(

@@ -8,7 +8,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from u2net.preprocess import network_input
+from u2net.preprocess import Size, network_input
 
 from .graph import FloatGraph, Interface
 
@@ -20,10 +20,10 @@ ByteArray = npt.NDArray[np.uint8]
 class NetworkInputs(Sequence[npt.NDArray[Any]]):
     """The inputs of a network for a sequence of pictures, made each time they are asked for, so none is kept.
 
-    float32 (1, 3, size, size) for the `tensor` interface, uint8 (1, size, size, 4) for `image`.
+    float32 (1, 3, height, width) for the `tensor` interface, uint8 (1, height, width, 4) for `image`.
     """
 
-    def __init__(self, pictures: Sequence[ByteArray], size: int, interface: Interface) -> None:
+    def __init__(self, pictures: Sequence[ByteArray], size: Size, interface: Interface) -> None:
         self.pictures = pictures
         self.size = size
         self.interface = interface

@@ -18,6 +18,7 @@ import onnx.version_converter
 from onnx import TensorProto, helper, numpy_helper
 
 from u2net.errors import ModelError, U2NetError
+from u2net.preprocess import read_size, sides
 
 from .sessions import open_session
 
@@ -52,6 +53,7 @@ def take_in(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     try:
         frozen = onnx.ModelProto()
         frozen.CopyFrom(model)
+        del frozen.graph.value_info[:]  # sizes at the given batch
         if half:
             _widen(frozen)
         _set_batch(frozen, shape[0])
@@ -92,14 +94,12 @@ def _opset(model: onnx.ModelProto) -> int:
 def _frozen(model: onnx.ModelProto, shape: list[int], image: bool, name: str) -> list[int]:
     """The input's shape for one picture, free sides as the metadata says."""
     said = {entry.key: entry.value for entry in model.metadata_props}.get("u2net.size", "")
-    size = int(said) if said.isdecimal() else DEFAULT_SIZE
+    height, width = sides(read_size(said) or DEFAULT_SIZE)
     if len(shape) != 4 or (shape[3 if image else 1] or (4 if image else 3)) != (4 if image else 3):
         raise ModelError(f"{name} takes an input of shape {shape}, not (1, 3, height, width)")
-    return (
-        [1, size, size, 4]
-        if image and 0 in shape[1:3]
-        else ([1, *shape[1:]] if image else [1, 3, shape[2] or size, shape[3] or size])
-    )
+    if image:
+        return [1, shape[1] or height, shape[2] or width, 4]
+    return [1, 3, shape[2] or height, shape[3] or width]
 
 
 def _set_batch(model: onnx.ModelProto, batch: int) -> None:

@@ -98,6 +98,9 @@ def quantize_file(
     if target.exists():
         tell(f"quantizing again: {', '.join(reasons) or 'as asked'}")
     graph = load_graph(source)
+    if graph.fixed:
+        shape = "×".join(map(str, graph.input_shape))
+        tell(f"{target.name} takes one picture of a fixed size, {shape}, unlike {source.name}")
     _refuse_unknown_layers(graph, settings)
     if settings.format == "fp16":
         reference = _float_maps(graph, split.check, settings, progress)

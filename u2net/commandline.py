@@ -320,6 +320,8 @@ def _options_of(settings: type, panel: str | None = None, given_only: bool = Fal
             continue
         others = [extra for extra in get_args(hint)[1:] if not isinstance(extra, Doc)]
         bare: Any = get_args(hint)[0]
+        if any(getattr(extra, "parser", None) for extra in others):
+            bare = str | None if type(None) in get_args(bare) else str  # what the parser makes of it is its own affair
         default: Any = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         if get_origin(bare) is tuple:
             bare, default = list[get_args(bare)[0]], list(default)  # type: ignore[misc]

@@ -17,11 +17,16 @@ The way back: the map (size, size) in [0, 1] is resized to (H, W) with the same 
 reduction, in float32; alpha in 8 bits is floor(255 · v + 0.5). Min-max stretching of the map, which the authors
 apply for display, turns noise into subjects on empty scenes and is off unless asked for.
 
+A graph may take pictures of another height than width: `size` is then its height in what is said of rows, its width in
+what is said of columns.
+
 Graphs with the `image` interface do steps 3 and 4 inside: they take uint8 (1, size, size, 4) RGBA, whose values are
 those of step 2 rounded to the nearest integer, half up, and ignore A.
 """
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 import numpy.typing as npt
@@ -30,14 +35,18 @@ from PIL import Image
 __all__ = [
     "MEAN",
     "STD",
+    "Size",
     "bilinear_taps",
     "min_max",
     "network_input",
     "normalise",
+    "read_size",
     "resize_bilinear",
     "resize_for_network",
+    "sides",
     "to_pixels",
     "to_tensor",
+    "write_size",
 ]
 
 SPECIFICATION_VERSION = 1
@@ -46,6 +55,27 @@ STD = (0.229, 0.224, 0.225)
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
+Size = int | tuple[int, int]  # of a network's picture in pixels: the side of a square, or (height, width)
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """(height, width)."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def read_size(text: str) -> Size | None:
+    """What `320` or `256x320` (height × width) says; None where it is neither."""
+    found = re.fullmatch(r"([0-9]{1,5})(?:x([0-9]{1,5}))?", text, re.ASCII)
+    if found is None:
+        return None
+    height, width = int(found[1]), int(found[2] or found[1])
+    return height if height == width else (height, width)
+
+
+def write_size(size: Size) -> str:
+    """`320`, or `256x320` (height × width)."""
+    height, width = sides(size)
+    return str(height) if height == width else f"{height}x{width}"
 
 
 def bilinear_taps(
@@ -92,13 +122,14 @@ def resize_bilinear(
     return upper
 
 
-def resize_for_network(rgb: ByteArray, size: int) -> FloatArray:
-    """Steps 1 and 2: uint8 (H, W, 3) to float32 (size, size, 3) in [0, 255]."""
+def resize_for_network(rgb: ByteArray, size: Size) -> FloatArray:
+    """Steps 1 and 2: uint8 (H, W, 3) to float32 (height, width, 3) in [0, 255]."""
     height, width = rgb.shape[:2]
-    kx, ky = max(1, width // (2 * size)), max(1, height // (2 * size))
+    rows, columns = sides(size)
+    kx, ky = max(1, width // (2 * columns)), max(1, height // (2 * rows))
     if kx > 1 or ky > 1:
         rgb = np.asarray(Image.fromarray(rgb).reduce((kx, ky)))
-    return resize_bilinear(rgb, size, size, (height / (size * ky), width / (size * kx)))
+    return resize_bilinear(rgb, rows, columns, (height / (rows * ky), width / (columns * kx)))
 
 
 def normalise(picture: FloatArray) -> FloatArray:
@@ -108,7 +139,7 @@ def normalise(picture: FloatArray) -> FloatArray:
     return np.ascontiguousarray(scaled.transpose(2, 0, 1)[None], dtype=np.float32)
 
 
-def to_tensor(rgb: ByteArray, size: int) -> FloatArray:
+def to_tensor(rgb: ByteArray, size: Size) -> FloatArray:
     """Steps 1 to 4: uint8 (H, W, 3) to float32 (1, 3, size, size)."""
     return normalise(resize_for_network(rgb, size))
 
@@ -121,7 +152,7 @@ def to_pixels(picture: FloatArray) -> ByteArray:
     return pixels
 
 
-def network_input(rgb: ByteArray, size: int, interface: str) -> FloatArray | ByteArray:
+def network_input(rgb: ByteArray, size: Size, interface: str) -> FloatArray | ByteArray:
     """What a network takes for a picture, uint8 (H, W, 3).
 
     float32 (1, 3, size, size) for the `tensor` interface, uint8 (1, size, size, 4) for `image`.

@@ -15,6 +15,7 @@ from eval.gate import Verdict
 from eval.measures import AGREEMENT, FLAWS, MASK, MATTE, Measure
 from eval.report import BackendLatency, MaskMeans, ModelLatency, Report
 from eval.thumbnails import Thumbnails
+from u2net.preprocess import write_size
 
 from .charts import MODEL_COLOURS, Point, colour, curves_chart, rounds_chart, scatter_chart
 from .findings import faults_of, speed_backend, worst_against_first, worst_against_truth
@@ -235,7 +236,7 @@ def _table_section(report: Report) -> str:
     table.row("of them in integers", [f"{g.integer_share:.0%}" if g else "–" for g in graphs], "computed in 8 bits")
     table.row("parameters", [f"{g.parameters / 1e6:.2f} M" if g else "–" for g in graphs])
     table.row("nodes", [f"{g.nodes}" if g else "–" for g in graphs])
-    table.row("input", [f"{g.size}², {g.interface}" if g else "–" for g in graphs])
+    table.row("input", [f"{write_size(g.size)} px, {g.interface}" if g else "–" for g in graphs])
     head = "".join(f"<th>{_dot(i)}{escape(name)}</th>" for i, name in enumerate(names))
     meanings = "".join(f"<dt>{escape(title)}</dt><dd>{escape(text)}</dd>" for title, text in table.meanings.items())
     return (

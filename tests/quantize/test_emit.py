@@ -39,7 +39,7 @@ def test_graph_is_read_by_structure():
     assert dilated.dilations == (2, 2) and dilated.relu
     assert dilated.macs == 16 * 16 * 9 * 16 * 16
     assert not graph.conv("side1").relu
-    assert (graph.size, graph.interface, graph.opset) == (32, "tensor", 18)
+    assert (graph.size, graph.interface, graph.opset) == ((32, 32), "tensor", 18)
 
 
 def test_thin_layers_stay_in_float_with_a_reason():

@@ -37,7 +37,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         with path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not path.exists():
-                proto = export_model(fold_batch_norm(network(**(model or {}))), ExportSettings(size=SIZE, **settings))
+                proto = export_model(
+                    fold_batch_norm(network(**(model or {}))), ExportSettings(**{"size": SIZE, **settings})
+                )
                 path.write_bytes(proto.SerializeToString(deterministic=True))
         return onnx.load_model(path)
 
