@@ -70,8 +70,8 @@ $(DEV): $(VENV)
 
 # A stage looks for itself whether its output is what it is asked for: file times decide nothing, so these always run.
 
-export: $(WEIGHTS) | $(VENV) ## checkpoint → build/NAME/fp32.onnx, fp16.onnx, .ort, proven against PyTorch
-	$(PY) -m export --model $(MODEL) --name $(NAME) --weights $(WEIGHTS) --fp16 --ort --out $(BUILD)/fp32.onnx
+export: $(WEIGHTS) | $(VENV) ## checkpoint → build/NAME/fp32.onnx, fp16.onnx, proven against PyTorch
+	$(PY) -m export --model $(MODEL) --name $(NAME) --weights $(WEIGHTS) --fp16 --out $(BUILD)/fp32.onnx
 
 quantize: export ## float ONNX → build/NAME/int8.onnx with the same masks, int8.u2e for the engine
 	$(PY) -m quantize $(BUILD)/fp32.onnx $(if $(CALIB),--calib $(CALIB)) --count $(COUNT) --out $(BUILD)/int8.onnx
