@@ -8,6 +8,7 @@ nothing of a model; they are passed over, and named.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +29,7 @@ __all__ = ["CalibrationImages", "CalibrationSplit", "calibration_images", "calib
 
 ByteArray = npt.NDArray[np.uint8]
 
+RENDERED = 128  # scenes kept of a procedural sample, 0.5 MB each: one takes 0.2 s to draw, and each is asked for thrice
 LEAST_PICTURES = 4  # that differ and show something; below it, what is measured means nothing
 HELD_OUT = 4  # of a folder with too few pictures for both, one in so many is measured on
 CHECK_SEED = 1  # added to the seed where scenes of the procedural set are measured on, so that none is met twice
@@ -37,7 +39,7 @@ COPY_LEVELS = 12  # largest difference of two thumbnails that are copies: compre
 
 
 class CalibrationImages(Sequence[ByteArray]):
-    """Pictures as uint8 (H, W, 3) sRGB, decoded anew each time they are asked for, so any number fits in memory.
+    """Pictures as uint8 (H, W, 3) sRGB; files are decoded each time they are asked for, so any number fits in memory.
 
     `names` says which they are, `source` where they come from ("procedural" or the folder's name).
     """
@@ -97,7 +99,8 @@ def calibration_images(
     if folder is None:
         scenes = SyntheticSet(skip + count, seed)
         names = tuple(f"procedural-{seed}-{index}" for index in range(skip, skip + count))
-        return CalibrationImages("procedural", names, lambda index: scenes[skip + index].rgb)
+        rendered = functools.lru_cache(RENDERED)(lambda index: scenes[skip + index].rgb)
+        return CalibrationImages("procedural", names, rendered)
     files = ImageFolder(folder)
     chosen = _in_order(files, seed)[skip : skip + count]
     if not chosen:
