@@ -95,7 +95,9 @@ def calibration_images(
     empty or `skip` leaves nothing of it, `ConfigError` where `count` or `skip` make no sense.
     """
     if count < 1 or skip < 0:
-        raise ConfigError(f"a calibration sample needs count ≥ 1 and skip ≥ 0, got {count} and {skip}")
+        raise ConfigError(
+            f"a calibration sample needs --count of at least 1 and skips at least 0, got {count} and {skip}"
+        )
     if folder is None:
         scenes = SyntheticSet(skip + count, seed)
         names = tuple(f"procedural-{seed}-{index}" for index in range(skip, skip + count))
@@ -104,7 +106,10 @@ def calibration_images(
     files = ImageFolder(folder)
     chosen = _in_order(files, seed)[skip : skip + count]
     if not chosen:
-        raise DataError(f"{files.path} holds only {len(files)} pictures, which leaves none after skipping {skip}")
+        raise DataError(
+            f"{files.path} holds only {len(files)} pictures, which leaves none after skipping {skip}; give more "
+            "pictures, or a smaller --count"
+        )
     return _images(files, chosen)
 
 
@@ -134,7 +139,7 @@ def calibration_split(
     missing or fewer than `LEAST_PICTURES` of its pictures differ and show something.
     """
     if check_count < 1:
-        raise ConfigError(f"there must be at least 1 picture to measure on, got {check_count}")
+        raise ConfigError(f"there must be at least 1 picture to measure on: --check is {check_count}")
     if folder is None:
         return CalibrationSplit(
             calibration_images(None, count, seed), calibration_images(None, check_count, seed + CHECK_SEED)

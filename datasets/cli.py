@@ -78,9 +78,12 @@ def preview(
     from .synthetic import SyntheticSet
 
     if columns < 1 or count < 1:
-        raise ConfigError("a contact sheet needs at least one column and one picture")
+        raise ConfigError(
+            "a contact sheet needs at least one column and one picture; leave --columns and --count out for the "
+            "usual ones"
+        )
     if out.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise ConfigError(f"{out}: a contact sheet is written as .png, .jpg or .webp")
+        raise ConfigError(f"{out}: a contact sheet is written as .png, .jpg or .webp; say --out {out.stem}.png")
 
     def cells() -> Iterator[Cell]:
         if data is not None:
@@ -195,7 +198,7 @@ def _pixels(text: str) -> tuple[int, int]:
     try:
         width, height = (int(part) for part in text.lower().replace("×", "x").split("x"))
     except ValueError:
-        raise ConfigError(f"--size takes WIDTHxHEIGHT, not {text!r}") from None
+        raise ConfigError(f"--size takes WIDTHxHEIGHT, as 480x360, not {text!r}") from None
     return width, height
 
 

@@ -90,7 +90,7 @@ class ImageFolder(Sequence[ImageRecord]):
             for file in _image_files(self.path, recursive)
         )
         if not self.records:
-            raise DataError(f"{self.path} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
+            raise DataError(f"{self.path} holds no pictures ({', '.join(IMAGE_SUFFIXES)}); give a folder that does")
 
     def __len__(self) -> int:
         return len(self.records)
@@ -126,11 +126,16 @@ class PairFolder(Sequence[PairRecord]):
         self.path = check_path(path)
         for name in (images, masks):
             if not (self.path / name).is_dir():
-                raise DataError(f"{self.path} has no folder {name}/; a set of pairs has {images}/ and {masks}/")
+                raise DataError(
+                    f"{self.path} has no folder {name}/; a set of pairs has {images}/ and {masks}/, with the same "
+                    "names in both"
+                )
         by_stem = _by_stem(self.path / images)
         mask_by_stem = _by_stem(self.path / masks)
         if not by_stem:
-            raise DataError(f"{self.path / images} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
+            raise DataError(
+                f"{self.path / images} holds no pictures ({', '.join(IMAGE_SUFFIXES)}); give a folder that does"
+            )
         _refuse("pictures without a mask", self.path, [s for s in by_stem if s not in mask_by_stem])
         if not extra_masks:
             _refuse("masks without a picture", self.path, [s for s in mask_by_stem if s not in by_stem])
@@ -141,7 +146,7 @@ class PairFolder(Sequence[PairRecord]):
             if image_size != mask_size:
                 faults.append(_mismatch(record.mask_path, mask_size, image_size))
         if faults:
-            raise DataError(some(faults))
+            raise DataError(f"{some(faults)}; `u2net datasets check` lists all")
 
     def __len__(self) -> int:
         return len(self.records)
@@ -167,7 +172,7 @@ class PairFolder(Sequence[PairRecord]):
             progress(done)
         if faults:
             more = f" ({len(faults)} masks are like that)" if len(faults) > 1 else ""
-            raise DataError(faults[0] + more)
+            raise DataError(f"{faults[0]}{more}; `u2net datasets check` lists all")
 
     def sets(self) -> dict[str, tuple[PairRecord, ...]]:
         """The records by `set_name`, in order of name."""
@@ -177,9 +182,9 @@ class PairFolder(Sequence[PairRecord]):
 
 def _images_root(path: Path) -> Path:
     if not path.exists():
-        raise DataError(f"{path} does not exist")
+        raise DataError(f"{path} does not exist; give a folder of pictures")
     if not path.is_dir():
-        raise DataError(f"{path} is not a folder")
+        raise DataError(f"{path} is not a folder; give the folder that the pictures lie in")
     inner = path / "images"
     return inner if inner.is_dir() else path
 
@@ -205,7 +210,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 def _refuse(what: str, path: Path, stems: list[str]) -> None:
     if stems:
-        raise DataError(f"{path} has {what}: {some(stems, ', ')}")
+        raise DataError(f"{path} has {what}: {some(stems, ', ')}; every picture needs the mask of its own name")
 
 
 def some(items: list[str], separator: str = "; ") -> str:
@@ -215,7 +220,7 @@ def some(items: list[str], separator: str = "; ") -> str:
 
 
 def _mismatch(mask: Path, size: tuple[int, int], image_size: tuple[int, int]) -> str:
-    return f"the mask {mask} is {size[0]}×{size[1]}, its picture {image_size[0]}×{image_size[1]}"
+    return f"the mask {mask} is {size[0]}×{size[1]}, its picture {image_size[0]}×{image_size[1]}; give both one size"
 
 
 def _oriented_size(path: Path) -> tuple[int, int]:
@@ -227,7 +232,9 @@ def _oriented_size(path: Path) -> tuple[int, int]:
                 width, height = image.size
                 turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     except Exception as error:
-        raise ImageError(f"{path} cannot be read as a picture: {error}") from error
+        raise ImageError(
+            f"{path} cannot be read as a picture ({error}); take it out of the folder, or save it again"
+        ) from error
     return (height, width) if turned else (width, height)
 
 

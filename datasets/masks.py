@@ -58,7 +58,10 @@ def read_mask(path: Path, mask_values: str | None = None) -> ByteArray:
             warnings.simplefilter("ignore")
             with Image.open(path) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
-                    raise ImageError(f"the mask {path} is {opened.width}×{opened.height}, over {MAX_PIXELS:,} pixels")
+                    raise ImageError(
+                        f"the mask {path} is {opened.width}×{opened.height}, over {MAX_PIXELS:,} pixels; make it "
+                        "smaller, with its picture"
+                    )
                 image = ImageOps.exif_transpose(opened)
                 if mask_values is None:
                     return _plain(path, image)
@@ -66,7 +69,10 @@ def read_mask(path: Path, mask_values: str | None = None) -> ByteArray:
     except U2NetError:
         raise
     except Exception as error:  # Pillow's parsers raise a dozen types on damaged files
-        raise ImageError(f"{path} cannot be read as a mask: {error}") from error
+        raise ImageError(
+            f"{path} cannot be read as a mask ({error}); save it as a grey PNG, or take it and its picture out of "
+            "the folder"
+        ) from error
 
 
 def _as_told(path: Path, image: Image.Image, mask_values: str) -> ByteArray:
@@ -75,12 +81,15 @@ def _as_told(path: Path, image: Image.Image, mask_values: str) -> ByteArray:
     if mask_values == "alpha":
         alpha = _alpha(image)
         if alpha is None:
-            raise DataError(f"the mask {path} has no alpha channel")
+            raise DataError(f"the mask {path} has no alpha channel; leave --mask-values out, or say grey")
         return alpha
     stored = np.asarray(image)
     if stored.ndim == 3:  # colours: the same value in each channel, or no values at all
         if np.ptp(stored[..., :3].astype(np.int16), axis=2).max() > 0:
-            raise DataError(f"the mask {path} is in colour, which --mask-values {mask_values} does not speak of")
+            raise DataError(
+                f"the mask {path} is in colour, which --mask-values {mask_values} does not speak of; say "
+                "--mask-values grey, or save it as an indexed or grey picture"
+            )
         stored = stored[..., 0]
     wanted = stored != 0 if mask_values == "nonzero" else np.isin(stored, [int(v) for v in mask_values.split(",")])
     return np.where(wanted, 255, 0).astype(np.uint8)

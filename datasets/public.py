@@ -118,10 +118,13 @@ def open_public(name: str, path: str | os.PathLike[str], complete: bool = True) 
         raise DataError(f"no public set is called {name!r}; there are {', '.join(PUBLIC_SETS)}")
     root = check_path(path)
     if not root.is_dir():
-        raise DataError(f"{root} is not a folder")
+        raise DataError(f"{root} is not a folder; unpack the set there first")
     records = tuple(_renamed(known, root))
     if complete and len(records) != known.count:
-        raise DataError(f"{root} holds {len(records):,} pairs; {known.title} has {known.count:,}")
+        raise DataError(
+            f"{root} holds {len(records):,} pairs; {known.title} has {known.count:,}; download it whole, or say "
+            "--partial"
+        )
     return records
 
 
@@ -133,7 +136,10 @@ def _renamed(known: PublicSet, root: Path) -> Iterator[PairRecord]:
         return
     videos = sorted(folder.name for folder in (root / images).iterdir() if folder.is_dir())
     if not videos:
-        raise DataError(f"{root / images} holds no videos; {known.title} has one folder per video there")
+        raise DataError(
+            f"{root / images} holds no videos; {known.title} has one folder per video there; give the folder that "
+            "its archive unpacks to"
+        )
     for video in videos:
         for record in PairFolder(root, f"{images}/{video}", f"{masks}/{video}", mask_values="grey"):
             yield replace(record, stem=f"{known.name}_{video}-{record.stem}")
@@ -149,4 +155,6 @@ def _layout(known: PublicSet, root: Path) -> tuple[str, str]:
             if (inner / images).is_dir() and (inner / masks).is_dir():
                 return f"{inner.name}/{images}", f"{inner.name}/{masks}"
     wanted = " or ".join(f"{images}/ with {masks}/" for images, masks in known.layouts)
-    raise DataError(f"{root} is not laid out like {known.title}: it needs {wanted}")
+    raise DataError(
+        f"{root} is not laid out like {known.title}: it needs {wanted}; give the folder that its archive unpacks to"
+    )

@@ -69,11 +69,13 @@ class SyntheticSet(Sequence[Scene]):
 
     def __init__(self, count: int, seed: int = 0, size: Size = DEFAULT_SIZE, kind: str | None = None) -> None:
         if count < 1:
-            raise ConfigError(f"a procedural set needs at least one scene, not {count}")
+            raise ConfigError(f"a procedural set needs at least one scene, not {count}; say --count N")
         if seed < 0:
-            raise ConfigError(f"a seed is a whole number from 0 up, not {seed}")
+            raise ConfigError(f"--seed must be a whole number from 0 up, not {seed}")
         if min(size) < MIN_SIDE:
-            raise ConfigError(f"a procedural scene is at least {MIN_SIDE}×{MIN_SIDE} pixels, not {size[0]}×{size[1]}")
+            raise ConfigError(
+                f"a procedural scene must be at least {MIN_SIDE}×{MIN_SIDE} pixels, not {size[0]}×{size[1]}"
+            )
         if kind is not None and kind not in KINDS:
             raise ConfigError(f"no procedural scenes are of kind {kind!r}; there are {', '.join(KINDS)}")
         self._indices = range(count)

@@ -23,6 +23,7 @@ from u2net.preprocess import Size, network_input, read_size, sides
 
 __all__ = ["Candidate", "GraphFacts", "TransferSizes", "candidates", "graph_facts", "transfer_sizes"]
 
+CURE = "`u2net export --weights FILE` makes one of a checkpoint or of another exporter's graph"
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".safetensors")
 PACKED_SUFFIX = ".u2e"
 #: Brotli's highest setting takes two seconds a megabyte; above this the next best (2 % larger) has to do.
@@ -73,7 +74,7 @@ def candidates(paths: Sequence[str | os.PathLike[str]]) -> list[Candidate]:
             raise ModelError(f"{path} is not a file; make it with `make export quantize`")
     resolved = [path.resolve() for path in checked]
     if len(set(resolved)) < len(resolved):
-        raise ConfigError("the same model is named twice")
+        raise ConfigError("the same model is named twice; name each file once")
     for depth in range(2, max(len(path.parts) for path in resolved) + 1):
         names = ["/".join([*path.parts[-depth:-1], _label(path)]).lstrip("/") for path in resolved]
         if len(set(names)) == len(names):
@@ -121,17 +122,24 @@ def graph_facts(path: str | os.PathLike[str]) -> GraphFacts:
     try:
         model = onnx.load(os.fspath(path))
     except Exception as error:
-        raise ModelError(f"{path} cannot be read as ONNX: {' '.join(str(error).split())[:200]}") from error
+        raise ModelError(
+            f"{path} cannot be read as ONNX ({' '.join(str(error).split())[:200]}); make it with `u2net export`"
+        ) from error
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
     if len(inputs) != 1 or not model.graph.output:
-        raise ModelError(f"{path} is not a U²-Net: it has {len(inputs)} inputs and {len(model.graph.output)} outputs")
+        raise ModelError(
+            f"{path} is not a U²-Net: it has {len(inputs)} inputs and {len(model.graph.output)} outputs; {CURE}"
+        )
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     interface, size = _interface(path, inputs[0], metadata)
     try:
         graph = onnx.shape_inference.infer_shapes(model).graph
     except Exception as error:
-        raise ModelError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
+        raise ModelError(
+            f"{path} is damaged ({' '.join(str(error).split())[:200]}); make it again with `u2net export` or `u2net "
+            "quantize`"
+        ) from error
     shapes = {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in (*graph.value_info, *graph.output)
@@ -145,7 +153,7 @@ def graph_facts(path: str | os.PathLike[str]) -> GraphFacts:
         weight_name = node.input[3 if node.op_type == "QLinearConv" else 1]
         weight, is_integer = _weight(weight_name, constants, producers)
         if weight is None:
-            raise ModelError(f"{path} is not a U²-Net: the weights of {node.name or node.op_type} are computed")
+            raise ModelError(f"{path} is not a U²-Net: the weights of {node.name or node.op_type} are computed; {CURE}")
         if node.op_type in INTEGER_CONVOLUTIONS:
             zero = node.input[5] if node.op_type == "QLinearConv" else node.input[3] if len(node.input) > 3 else ""
             weight = _minus_zero_point(weight, _array(constants[zero]) if zero in constants else None)
@@ -159,7 +167,7 @@ def graph_facts(path: str | os.PathLike[str]) -> GraphFacts:
         total += weight.size * area
         integer += weight.size * area * is_integer
     if not total:
-        raise ModelError(f"{path} is not a U²-Net: it has no convolutions")
+        raise ModelError(f"{path} is not a U²-Net: it has no convolutions; {CURE}")
     return GraphFacts(
         interface=interface,
         size=size,
@@ -187,7 +195,7 @@ def packed_facts(path: str | os.PathLike[str]) -> GraphFacts:
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
     except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
+        raise ModelError(f"{path}: {error}; make it with `u2net engine`") from error
     if model.output_size != model.input_size:
         raise ModelError(f"{path} gives a map of another size than its picture; pack it again with `u2net engine`")
     height, width = model.input_size
@@ -242,7 +250,7 @@ def _interface(path: str | os.PathLike[str], value: Any, metadata: dict[str, str
     type_name = onnx.TensorProto.DataType.Name(kind.elem_type).lower()
     raise ModelError(
         f"{path} is not a U²-Net: its input is {type_name} {'×'.join(str(d or '?') for d in shape)},"
-        " not float 1×3×h×w or uint8 1×h×w×4"
+        f" not float 1×3×h×w or uint8 1×h×w×4; {CURE}"
     )
 
 

@@ -51,7 +51,7 @@ class QualitySettings:
 
     def __post_init__(self) -> None:
         if self.workers < 0 or self.limit < 0:
-            raise ConfigError("workers and limit cannot be negative")
+            raise ConfigError("--workers and --limit cannot be negative; leave them out for all")
 
 
 class Sample(Protocol):
@@ -197,7 +197,9 @@ class Predictor:
         """uint8 (H, W, 3) to uint8 (H, W). Raises `ModelError`."""
         saliency = self._saliency(rgb)
         if not np.isfinite(saliency).all():
-            raise ModelError(f"{self.name} gave values that are not finite numbers")
+            raise ModelError(
+                f"{self.name} gave values that are not finite numbers; export it again with `u2net export`"
+            )
         return to_alpha(resize_bilinear(saliency, *rgb.shape[:2]))
 
 
@@ -298,7 +300,7 @@ def judge(
     """
     settings = settings or QualitySettings()
     if not models or not samples:
-        raise ConfigError("quality needs at least one model and one picture")
+        raise ConfigError("quality needs at least one model and one picture; give pairs with --data DIR")
     source = getattr(samples, "source", "given")
     samples = _spread(samples, settings.limit)
     for model in models:
@@ -332,7 +334,7 @@ def judge(
                 progress(done, len(samples))
         except BrokenProcessPool:
             kept = f"; {done} of {len(samples)} pictures are kept, run it again to go on" if journal else ""
-            raise ModelError(f"a worker process died, perhaps for want of memory{kept}") from None
+            raise ModelError(f"a worker process died, perhaps for want of memory{kept}; try fewer --workers") from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -81,7 +81,7 @@ def _run(command: Sequence[str]) -> tuple[float, float, float]:
     wall = time.perf_counter() - start
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if result.returncode != 0:
-        raise QualityError(f"{' '.join(command[1:4])} … failed: {result.stderr.strip()[:300]}")
+        raise QualityError(f"{' '.join(command[1:4])} … failed, run it by itself: {result.stderr.strip()[:300]}")
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, after.ru_maxrss / 1024
 
 
@@ -109,7 +109,9 @@ def measure_start_up(model: Path, picture: Path, scratch: Path, rounds: int = 5)
             [sys.executable, "-c", _FIRST_INFERENCE, *arguments], capture_output=True, text=True, check=False
         )
         if result.returncode != 0:
-            raise QualityError(f"the command failed: {result.stderr.strip()[:300]}")
+            raise QualityError(
+                f"the command failed (`u2net batch --help` says what it takes): {result.stderr.strip()[:300]}"
+            )
         times.append(float(result.stdout) - start)
     return sorted(times)[len(times) // 2]
 
@@ -125,7 +127,9 @@ def measure_memory(model: Path, picture: Path, scratch: Path, preset: str) -> fl
     result = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, check=False)
     code, megabytes = json.loads(result.stdout.splitlines()[-1])
     if code != 0:
-        raise QualityError(f"the command failed: {result.stderr.strip()[:300]}")
+        raise QualityError(
+            f"the command failed (`u2net batch --help` says what it takes): {result.stderr.strip()[:300]}"
+        )
     return float(megabytes)
 
 
@@ -176,7 +180,10 @@ def kill_test(model: Path, folder: Path, scratch: Path, kills: int, seed: int = 
         "left_behind": left,
     }
     if len(expected) != total or figures["wrong"] or figures["written_twice"] or left:
-        raise QualityError(f"a killed batch is not what an undisturbed one is: {json.dumps(figures)}")
+        raise QualityError(
+            "a killed batch is not what an undisturbed one is, which is a fault of the runner; leave --kill out "
+            f"meanwhile: {json.dumps(figures)}"
+        )
     return figures
 
 

@@ -69,7 +69,7 @@ def export(
     from .stage import export_checkpoint
 
     if parity_count < 1:
-        raise ConfigError("--parity-count must be at least 1: parity is part of the export")
+        raise ConfigError("--parity-count must be at least 1: parity is part of the export; leave it out for 8")
     with progress() as report:
         made = export_checkpoint(
             weights,

@@ -151,7 +151,9 @@ def _simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
 
     simplified, same = onnxsim.simplify(proto)
     if not same:
-        raise ModelError("onnxsim's result differs from what it was given")
+        raise ModelError(
+            "onnxsim's result differs from what it was given; install the versions of constraints.txt with `make setup`"
+        )
     return simplified
 
 
@@ -177,7 +179,10 @@ def _ir_version(opset: int) -> int:
 def _finish(proto: onnx.ModelProto, settings: ExportSettings, size: Size, name: str) -> onnx.ModelProto:
     left = {node.op_type for node in proto.graph.node} & {"BatchNormalization", "Dropout"}
     if left:
-        raise ModelError(f"the exported graph still holds {', '.join(sorted(left))}")
+        raise ModelError(
+            f"the exported graph still holds {', '.join(sorted(left))}; install the versions of constraints.txt "
+            "with `make setup`"
+        )
     proto.ir_version = _ir_version(settings.opset)
     proto.producer_name = "u2net"
     proto.producer_version = ""

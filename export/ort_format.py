@@ -41,14 +41,17 @@ def write_ort(model: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
     """
     source = check_path(model)
     if source.suffix != ".onnx":
-        raise ConfigError(f"only .onnx becomes .ort, not {source.name}")
+        raise ConfigError(f"only .onnx becomes .ort, not {source.name}; make one with `u2net export`")
     digest = verify_artifact(source)["sha256"]
     target = source.with_suffix(".ort")
     with tempfile.TemporaryDirectory() as folder:
         made = _convert(source, Path(folder))
         difference = _difference(source, made)
         if not difference <= (MAX_INTEGER_DIFFERENCE if _is_quantized(source) else MAX_DIFFERENCE):
-            raise QualityError(f"{target.name} gives other masks than {source.name}: they differ by {difference:.2g}")
+            raise QualityError(
+                f"{target.name} gives other masks than {source.name}: they differ by {difference:.2g}; use the "
+                ".onnx, which computes the same everywhere"
+            )
         with atomic_path(target) as temporary:
             temporary.write_bytes(made.read_bytes())
     sidecar = write_sidecar(
@@ -60,7 +63,7 @@ def write_ort(model: str | os.PathLike[str]) -> tuple[Path, dict[str, Any]]:
         libraries=("onnxruntime",),
     )
     if sha256_file(source) != digest:
-        raise ModelError(f"{source} changed while it was converted")
+        raise ModelError(f"{source} changed while it was converted; run `u2net export ort {source.name}` again")
     return target, sidecar
 
 
@@ -80,10 +83,12 @@ def _convert(source: Path, folder: Path) -> Path:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             convert_onnx_models_to_ort(source, folder, optimization_styles=[OptimizationStyle.Fixed])
     except Exception as error:  # onnxruntime raises its own family, which derives from Exception alone
-        raise ModelError(f"onnxruntime cannot convert {source}: {' '.join(str(error).split())[:200]}") from error
+        raise ModelError(
+            f"onnxruntime cannot convert {source}: {' '.join(str(error).split())[:200]}; use the .onnx"
+        ) from error
     made = folder / f"{source.stem}.ort"
     if not made.is_file():
-        raise ModelError(f"onnxruntime wrote no .ort for {source}")
+        raise ModelError(f"onnxruntime wrote no .ort for {source}; use the .onnx")
     return made
 
 

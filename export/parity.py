@@ -26,6 +26,12 @@ __all__ = ["MAX_DIFFERENCE", "Parity", "measure_parity", "size_agreement"]
 
 MAX_DIFFERENCE = 1e-4  # of a probability; float32 sums of the authors' weights are off by up to 6e-5
 
+CURE = (
+    "nothing was written; weights that are not finite or very large do this (`u2net train finetune` heals them), "
+    "and so do "
+    "other versions of torch and onnx than constraints.txt has (`make setup`)"
+)
+
 Array = npt.NDArray[np.generic]
 
 
@@ -102,13 +108,13 @@ def measure_parity(
         seen += 1
         progress()
     if not seen:
-        raise QualityError("parity was measured on no picture at all")
+        raise QualityError("parity was measured on no picture at all; give some with --parity-images DIR")
     if limit is None:
         return Parity(seen, worst, total / count, levels)
     if worst > limit:
-        raise QualityError(f"the exported graph differs from PyTorch by {worst:.2g}, more than {limit:.0e}")
+        raise QualityError(f"the exported graph differs from PyTorch by {worst:.2g}, more than {limit:.0e}; {CURE}")
     if levels is not None and levels > 1:
-        raise QualityError(f"the exported graph's 8-bit alpha differs from PyTorch's by {levels} levels")
+        raise QualityError(f"the exported graph's 8-bit alpha differs from PyTorch's by {levels} levels; {CURE}")
     return Parity(seen, worst, total / count, levels)
 
 

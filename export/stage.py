@@ -62,7 +62,7 @@ def export_checkpoint(
     settings = settings or ExportSettings()
     target = check_path(out)
     if target.suffix != ".onnx":
-        raise ConfigError(f"the output is an .onnx file, not {target.name}")
+        raise ConfigError(f"the output is an .onnx file, not {target.name}; say --out {target.stem}.onnx")
     if name is not None:
         check_name(name)
     wanted = shape_called(model) if model is not None and model not in NAMED_AFTER_DATA else None
@@ -72,7 +72,10 @@ def export_checkpoint(
     try:
         inputs = {"weights": sha256_file(weights)}
     except OSError as error:
-        raise CheckpointError(f"{weights} cannot be read: {error.strerror or error}") from error
+        raise CheckpointError(
+            f"{weights} cannot be read: {error.strerror or error}; give a file with --weights, or fetch the public "
+            "ones with `u2net weights fetch`"
+        ) from error
     pictures = calibration_images(parity_images, parity_count)
     outputs = [target, *([fp16_path(target)] if fp16 and not settings.fp16 else [])]
     request = asked(
@@ -95,9 +98,14 @@ def export_checkpoint(
     if model in NAMED_AFTER_DATA and network.config.name == NAMED_AFTER_DATA[model]:
         network.config = replace(network.config, name=model)
     elif model in NAMED_AFTER_DATA:
-        raise ConfigError(f"{weights} is {network.config.name}, not {model}")
+        raise ConfigError(
+            f"{weights} is {network.config.name}, not {model}; leave --model out, or say --model {network.config.name}"
+        )
     if wanted is not None and (differences := difference_of_shapes(network.config, wanted)):
-        raise ConfigError(f"{weights} is {network.config.name}, not {model}: {differences}")
+        raise ConfigError(
+            f"{weights} is {network.config.name}, not {model}: {differences}; leave --model out to export the shape "
+            "that it has"
+        )
     if wanted is not None and wanted.name not in CONFIGS:
         network.config = replace(network.config, name=wanted.name, size=wanted.size)
     if name is not None:
@@ -169,7 +177,9 @@ def _prove(
     figures = measure_parity(proto, round_weights(folded), settings, pictures).as_figures()
     cost = measure_parity(proto, folded, settings, pictures, limit=None)
     if not cost.mean_difference <= MAX_ROUNDING_COST:
-        raise QualityError(f"float16 weights change the masks by {cost.mean_difference:.2g} on average")
+        raise QualityError(
+            f"float16 weights change the masks by {cost.mean_difference:.2g} on average; leave --fp16 out"
+        )
     return {
         **figures,
         "max_difference_from_fp32": cost.max_difference,

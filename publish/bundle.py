@@ -243,12 +243,12 @@ def _is_for_tools(file: AnyFile, settings: BundleSettings) -> bool:
 def _require_chain(sidecars: Sidecars) -> None:
     """The int8 models must come from this float model, and all float models from the same weights."""
     if sidecars["int8"]["inputs"].get("model") != sidecars["fp32"]["sha256"]:
-        raise ArtifactError("int8.onnx was not made from this fp32.onnx: quantize again")
+        raise ArtifactError("int8.onnx was not made from this fp32.onnx: run `u2net quantize` again")
     if sidecars["u2e"]["inputs"].get("model") != sidecars["int8"]["sha256"]:
-        raise ArtifactError("int8.u2e was not made from this int8.onnx: run `u2net engine pack` again")
+        raise ArtifactError("int8.u2e was not made from this int8.onnx: run `u2net engine` again")
     weights = sidecars["fp32"]["inputs"].get("weights")
     if "fp16" in sidecars and sidecars["fp16"]["inputs"].get("weights") != weights:
-        raise ArtifactError("fp16.onnx and fp32.onnx come from different weights: export again")
+        raise ArtifactError("fp16.onnx and fp32.onnx come from different weights: run `u2net export --fp16` again")
 
 
 def _require_pass(settings: BundleSettings, sidecars: Sidecars) -> None:
@@ -258,12 +258,18 @@ def _require_pass(settings: BundleSettings, sidecars: Sidecars) -> None:
     for precision in ("fp32", "int8"):
         if sidecars[precision]["sha256"] not in judged:
             raise ArtifactError(
-                f"{settings.report / 'report.json'} is not about this {precision}.onnx: evaluate both models again"
+                f"{settings.report / 'report.json'} is not about this {precision}.onnx: run `u2net eval` on these "
+                "models again"
             )
     breaches = judge_report(report, load_policy(settings.policy or ROOT / "eval" / "policy.toml")).breaches
     if breaches:
         more = f" (and {len(breaches) - 3} more)" if len(breaches) > 3 else ""
-        raise QualityError("the gate fails: " + "; ".join(map(str, breaches[:3])) + more)
+        raise QualityError(
+            "the gate fails: "
+            + "; ".join(map(str, breaches[:3]))
+            + more
+            + "; `u2net eval gate` lists all, --policy FILE names another policy"
+        )
 
 
 def _is_report(name: str) -> bool:
@@ -279,12 +285,14 @@ def _npm_pack(out: Path) -> Path:
     try:
         result = subprocess.run(command, cwd=WEB, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise ConfigError("npm is not installed; the browser package is packed with it") from None
+        raise ConfigError(
+            "npm is not installed, and the browser package is packed with it; install Node.js 20 or later"
+        ) from None
     packed = sorted(out.glob("*.tgz"))
     if result.returncode != 0 or len(packed) != 1:
         said = " ".join((result.stderr or result.stdout).split())[:400]
         reason = said or f"it ended with status {result.returncode} and left {len(packed)} packages in {out}"
-        raise OutputError(f"npm could not pack the browser package: {reason}")
+        raise OutputError(f"npm could not pack the browser package: {reason}; run `make web` first")
     return packed[0]
 
 
@@ -298,7 +306,7 @@ def _copy_demo(out: Path) -> None:
     page = index.read_text(encoding="utf-8")
     marker = '<meta name="bundle" content="model/">'
     if marker not in page:
-        raise ArtifactError("the demo's page does not say where its bundle is")
+        raise ArtifactError("the demo's page does not say where its bundle is; run `make web`")
     write_bytes(index, page.replace(marker, '<meta name="bundle" content="../">').encode())
 
 

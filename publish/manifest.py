@@ -257,7 +257,7 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of the bundle in `folder`. Raises `ArtifactError` where it is missing, damaged or unsafe."""
     path = folder / MANIFEST_NAME
     if not path.exists():
-        raise ArtifactError(f"{folder} holds no {MANIFEST_NAME}")
+        raise ArtifactError(f"{folder} holds no {MANIFEST_NAME}; make a bundle with `make publish`")
     manifest = read_json(path, Manifest)
     _check_files(path, manifest)
     return manifest
@@ -268,7 +268,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     path = folder / MANIFEST_NAME
     data = document_json(manifest)
     if len(data) > MAX_MANIFEST_BYTES:
-        raise ArtifactError(f"{path} would be larger than {MAX_MANIFEST_BYTES >> 20} MiB, which no browser reads")
+        raise ArtifactError(
+            f"{path} would be larger than {MAX_MANIFEST_BYTES >> 20} MiB, which no browser reads; leave extras out"
+        )
     try:
         _check_files(path, msgspec.json.decode(data, type=Manifest))
     except msgspec.ValidationError as error:
@@ -281,10 +283,10 @@ def _check_files(path: Path, manifest: Manifest) -> None:
     seen: set[str] = set()
     for file in manifest.files:
         if file.path in seen:
-            raise ArtifactError(f"{path} lists {file.path} twice")
+            raise ArtifactError(f"{path} lists {file.path} twice; publish again with `make publish`")
         seen.add(file.path)
     if not any(isinstance(file, ModelFile) for file in manifest.files):
-        raise ArtifactError(f"{path} lists no model")
+        raise ArtifactError(f"{path} lists no model; publish again with `make publish`")
 
 
 def manifest_schema() -> dict[str, Any]:

@@ -60,7 +60,10 @@ def _saliency(model: Path) -> npt.NDArray[np.float32]:
     engine = EngineSession(model)
     height, width = engine.input_size
     if height != width:
-        raise ModelError(f"{model} takes pictures of {height}×{width} pixels; bundles hold models for squares")
+        raise ModelError(
+            f"{model} takes pictures of {height}×{width} pixels; bundles hold models for squares, as `u2net export "
+            "--size 320` makes them"
+        )
     return engine.run(to_tensor(self_test_picture(height), height))
 
 
@@ -83,5 +86,7 @@ def answer_difference(model: Path, expected: SelfTest) -> float:
         answer = np.frombuffer(base64.b64decode(expected.alpha, validate=True), np.uint8)
         answer = answer.reshape(expected.grid, expected.grid)
     except ValueError as error:
-        raise ArtifactError(f"the manifest's self_test is damaged: {error}") from error
+        raise ArtifactError(
+            f"the manifest's self_test is damaged ({error}); publish again with `make publish`"
+        ) from error
     return float(np.abs(_block_means(model, expected.grid) - answer / 255).mean())

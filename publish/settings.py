@@ -36,6 +36,6 @@ class BundleSettings:
     def __post_init__(self) -> None:
         unknown = [extra for extra in self.extras if extra not in EXTRAS]
         if unknown:
-            raise ConfigError(f"a bundle can also hold {', '.join(EXTRAS)}, not {unknown[0]!r}")
+            raise ConfigError(f"--extras must be of {', '.join(EXTRAS)}, not {unknown[0]!r}")
         if not 0 <= self.brotli_quality <= 11:
-            raise ConfigError(f"the quality of brotli is 0 to 11, not {self.brotli_quality}")
+            raise ConfigError(f"the quality of brotli must be 0 to 11, not {self.brotli_quality}")

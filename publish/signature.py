@@ -28,7 +28,10 @@ def sign_bundle(folder: Path, private_key: Path) -> Path:
             config.set_hashing_config(hashing.Config().set_ignored_paths(paths=[signature, temporary]))
             config.sign(folder, temporary)
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{private_key} cannot sign: {error}") from error
+        raise ConfigError(
+            f"{private_key} cannot sign ({error}); give an unencrypted elliptic-curve key, as `openssl ecparam` "
+            "makes it"
+        ) from error
     return signature
 
 
@@ -40,10 +43,13 @@ def check_signature(folder: Path, public_key: Path) -> None:
         raise ConfigError(f"checking a signature needs the extra `sign`: pip install '.[sign]' ({error})") from error
     signature = folder / SIGNATURE_NAME
     if not signature.is_file():
-        raise ArtifactError(f"{folder} is not signed")
+        raise ArtifactError(f"{folder} is not signed; `u2net publish sign` signs it")
     try:
         verifying.Config().use_elliptic_key_verifier(public_key=public_key).set_hashing_config(
             hashing.Config().set_ignored_paths(paths=[signature])
         ).verify(folder, signature)
     except Exception as error:  # the package raises ValueError, cryptography's own errors and more
-        raise ArtifactError(f"{folder}: the signature does not hold: {str(error) or type(error).__name__}") from error
+        raise ArtifactError(
+            f"{folder}: the signature does not hold ({str(error) or type(error).__name__}); take the bundle from "
+            "its publisher again"
+        ) from error

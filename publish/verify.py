@@ -27,14 +27,14 @@ _MAX_RATIO = 1200  # gzip cannot do better; more is a bomb
 def verify_bundle(folder: Path) -> dict[str, Any]:
     """Check the bundle in `folder`; returns counts of what was checked. Raises `ArtifactError` naming the faults."""
     if not folder.is_dir():
-        raise ArtifactError(f"{folder} is not a folder")
+        raise ArtifactError(f"{folder} is not a folder; make a bundle with `make publish`")
     manifest = read_manifest(folder)
     faults = [*_listed_files(folder, manifest), *_other_files(folder, {file.path for file in manifest.files})]
     if not faults:  # bytes that are not the promised ones are not handed to an engine
         faults = list(_models(folder, manifest))
     if faults:
         more = f" (and {len(faults) - 5} more)" if len(faults) > 5 else ""
-        raise ArtifactError(f"{folder}: " + "; ".join(faults[:5]) + more)
+        raise ArtifactError(f"{folder}: " + "; ".join(faults[:5]) + more + "; take the bundle from its publisher again")
     return {
         "name": manifest.name,
         "version": manifest.version,

@@ -87,6 +87,6 @@ def _build(stage: Path, out: Path) -> Path:
         wheels = sorted(Path(built).glob("*.whl"))
         if result.returncode != 0 or len(wheels) != 1:
             said = " ".join((result.stderr or result.stdout).split())[-400:]
-            raise OutputError(f"the wheel could not be built: {said}")
+            raise OutputError(f"the wheel could not be built, `make setup` installs what it needs: {said}")
         out.mkdir(parents=True, exist_ok=True)
         return Path(shutil.copyfile(wheels[0], out / wheels[0].name))

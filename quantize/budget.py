@@ -63,7 +63,9 @@ def meet_budget(
     best, reached = attempt(high)
     if reached < settings.budget:
         raise QualityError(
-            f"the budget of iou={settings.budget:g} cannot be met: all but one layer in float reach {reached:.4f}"
+            f"the budget of iou={settings.budget:g} cannot be met: all but one layer in float reach {reached:.4f}; "
+            "ask for "
+            "less, or calibrate on more pictures with --calib DIR --count N"
         )
     while high - low > 1:
         middle = (low + high) // 2

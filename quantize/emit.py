@@ -41,7 +41,10 @@ def emit(graph: FloatGraph, plan: Plan, form: Form) -> onnx.ModelProto:
     Convolutions of the region that the plan has no integers for keep float weights. Raises `ModelError` for old opsets.
     """
     if graph.opset < 13:
-        raise ModelError(f"the model is of opset {graph.opset}; quantizing per channel needs 13: export it again")
+        raise ModelError(
+            f"the model is of opset {graph.opset}; quantizing per channel needs 13: export it with `u2net export "
+            "--opset 13` or above"
+        )
     writer = _OperatorWriter(graph, plan) if form == "qoperator" else _QdqWriter(graph, plan, form)
     writer.write()
     weights = {**graph.weights, **writer.weights}

@@ -23,7 +23,7 @@ from u2net.files import check_path
 from u2net.network.onnx_file import read_onnx
 from u2net.onnx_scan import QUANTIZED_OPERATORS
 
-from .intake import take_in
+from .intake import CURE, take_in
 
 __all__ = ["Conv", "FloatGraph", "Interface", "load_graph", "make_model"]
 
@@ -79,7 +79,7 @@ class FloatGraph:
         inputs = [value for value in graph.input if value.name not in self.weights]
         if len(inputs) != 1 or not graph.output:
             raise ModelError(
-                f"the model has {len(inputs)} inputs and {len(graph.output)} outputs; 1 and at least 1 fit"
+                f"the model has {len(inputs)} inputs and {len(graph.output)} outputs; 1 and at least 1 fit; {CURE}"
             )
         self.input = inputs[0].name
         self.input_type = inputs[0].type.tensor_type.elem_type
@@ -127,7 +127,7 @@ class FloatGraph:
         for conv in self.convs:
             if conv.name == name:
                 return conv
-        raise ModelError(f"the model has no convolution called {name!r}")
+        raise ModelError(f"the model has no convolution called {name!r}; `u2net quantize sensitivity` lists them")
 
     def total_macs(self) -> int:
         """Multiply-accumulates of all convolutions for one picture."""
@@ -169,7 +169,7 @@ class FloatGraph:
         try:
             inferred = onnx.shape_inference.infer_shapes(frozen, strict_mode=True, data_prop=True)
         except Exception as error:
-            raise ModelError(f"the model's shapes cannot be inferred: {_first_line(error)}") from error
+            raise ModelError(f"the model's shapes cannot be inferred: {_first_line(error)}; {CURE}") from error
         shapes: dict[str, tuple[int, ...]] = {}
         for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output):
             dims = value.type.tensor_type.shape.dim
@@ -193,20 +193,22 @@ class FloatGraph:
                 continue
             weight = self.weights.get(node.input[1])
             if weight is None or node.input[2] not in self.weights:
-                raise ModelError(f"the weights of {node.name} are computed in the graph; export it again, simplified")
+                raise ModelError(f"the weights of {node.name} are computed in the graph; {CURE}")
             if weight.dtype != np.float32:
-                raise ModelError(f"the weights of {node.name} are {weight.dtype}; quantization starts from float32")
+                raise ModelError(
+                    f"the weights of {node.name} are {weight.dtype}; quantization starts from float32; {CURE}"
+                )
             if weight.ndim != 4:
-                raise ModelError(f"{node.name} is not a two-dimensional convolution")
+                raise ModelError(f"{node.name} is not a two-dimensional convolution, so it is no U²-Net; {CURE}")
             attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID"):
-                raise ModelError(f"{node.name} pads by auto_pad, which has long been deprecated; export it again")
+                raise ModelError(f"{node.name} pads by auto_pad, which has long been deprecated; {CURE}")
             output = node.output[0]
             readers = self.consumers.get(output, [])
             relu = len(readers) == 1 and readers[0].op_type == "Relu" and output not in self.outputs
             shape = self.shapes.get(output)
             if shape is None:
-                raise ModelError(f"the size of what {node.name} makes is unknown")
+                raise ModelError(f"the size of what {node.name} makes is unknown; {CURE}")
             name = _readable(node.input[1], node.name)
             while name in readable:
                 name += "'"
@@ -229,7 +231,7 @@ class FloatGraph:
                 )
             )
         if not convs:
-            raise ModelError("the model has no convolutions")
+            raise ModelError(f"the model has no convolutions, so it is no U²-Net; {CURE}")
         return tuple(convs)
 
 
@@ -243,13 +245,13 @@ def load_graph(path: str | os.PathLike[str]) -> FloatGraph:
         raise ModelError(f"{file} does not exist or is no file; make it with `python -m export`")
     model = read_onnx(file)
     if {node.op_type for node in model.graph.node} & QUANTIZED_OPERATORS:
-        raise ModelError(f"{file} is quantized already; start from the float model")
+        raise ModelError(f"{file} is quantized already; start from the float model, as `u2net export` makes it")
     given = model
     model = take_in(given, str(file))
     try:
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf and checker raise many kinds
-        raise ModelError(f"{file} is not a readable ONNX model: {_first_line(error)}") from error
+        raise ModelError(f"{file} is not a readable ONNX model: {_first_line(error)}; {CURE}") from error
     return FloatGraph(model, fixed=_input_dims(given) != _input_dims(model))
 
 

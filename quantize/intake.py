@@ -83,7 +83,9 @@ def _input(model: onnx.ModelProto, name: str) -> onnx.ValueInfoProto:
     stored = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in stored]
     if len(inputs) != 1 or not model.graph.output:
-        raise ModelError(f"{name} has {len(inputs)} inputs and {len(model.graph.output)} outputs; 1 and at least 1 fit")
+        raise ModelError(
+            f"{name} has {len(inputs)} inputs and {len(model.graph.output)} outputs; 1 and at least 1 fit; {CURE}"
+        )
     return inputs[0]
 
 
@@ -96,7 +98,7 @@ def _frozen(model: onnx.ModelProto, shape: list[int], image: bool, name: str) ->
     said = {entry.key: entry.value for entry in model.metadata_props}.get("u2net.size", "")
     height, width = sides(read_size(said) or DEFAULT_SIZE)
     if len(shape) != 4 or (shape[3 if image else 1] or (4 if image else 3)) != (4 if image else 3):
-        raise ModelError(f"{name} takes an input of shape {shape}, not (1, 3, height, width)")
+        raise ModelError(f"{name} takes an input of shape {shape}, not (1, 3, height, width); {CURE}")
     if image:
         return [1, shape[1] or height, shape[2] or width, 4]
     return [1, 3, shape[2] or height, shape[3] or width]

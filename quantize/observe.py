@@ -157,7 +157,10 @@ def observe(
         for name in tensors:
             lowest, highest = found[f"{name}/low"], found[f"{name}/high"]
             if not (np.isfinite(lowest).all() and np.isfinite(highest).all()):
-                raise ModelError(f"the float model computes values that are not finite (tensor {name})")
+                raise ModelError(
+                    f"the float model computes values that are not finite (tensor {name}); look at the weights, or "
+                    "heal them with `u2net train finetune`"
+                )
             low[name] = np.minimum(low[name], lowest) if name in low else lowest
             high[name] = np.maximum(high[name], highest) if name in high else highest
             values = found[f"{name}/samples"].T

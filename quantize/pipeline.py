@@ -68,7 +68,10 @@ def repair(graph: FloatGraph, observed: Observations, inputs: NetworkInputs, set
         changed, observed, names = split_constants(changed, observed)
     region = find_region(changed, settings.keep_float)
     if not region.integer:
-        raise QualityError("no convolution of this model is left to become integer")
+        raise QualityError(
+            "no convolution of this model is left to become integer: all are thin, or named by --keep-float; use "
+            "--format fp16"
+        )
     if settings.equalize:
         changed, observed, rescaled = equalize(changed, region, observed, settings.equalization)
     return Prepared(graph, changed, region, observed, inputs, names, rescaled)

@@ -40,4 +40,6 @@ def open_session(
     try:
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own that derive from Exception alone
-        raise ModelError(f"onnxruntime cannot load the model: {str(error).splitlines()[0]}") from error
+        raise ModelError(
+            f"onnxruntime cannot load the model: {str(error).splitlines()[0]}; make it again with `u2net export`"
+        ) from error

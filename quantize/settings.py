@@ -94,7 +94,7 @@ class QuantizeSettings:
     def form(self) -> Form:
         """The form that integers are emitted in. Raises `ConfigError` for float16, which has none."""
         if self.format == "fp16":
-            raise ConfigError("float16 has no integers to emit")
+            raise ConfigError("float16 has no integers to emit; use --format qdq")
         return self.format
 
     def __post_init__(self) -> None:
@@ -104,11 +104,11 @@ class QuantizeSettings:
             ("format", self.format, Format),
         ):
             if value not in get_args(known):
-                raise ConfigError(f"no {what} is called {value!r}; there are {', '.join(get_args(known))}")
+                raise ConfigError(f"no --{what} is called {value!r}; there are {', '.join(get_args(known))}")
         if min(self.count, self.samples, self.check_count, self.threads) < 1:
-            raise ConfigError("counts of pictures, samples and threads must be at least 1")
+            raise ConfigError("--count, --check, --threads and the samples must be at least 1")
         if self.seed < 0:
-            raise ConfigError("the seed must not be negative")
-        for name, share in (("floor", self.floor), ("budget", self.budget), ("largest MAE", self.max_mae)):
+            raise ConfigError("--seed must not be negative")
+        for name, share in (("--floor", self.floor), ("--budget iou", self.budget), ("--max-mae", self.max_mae)):
             if share is not None and not 0 <= share <= 1:
-                raise ConfigError(f"the {name} lies in [0, 1], got {share}")
+                raise ConfigError(f"{name} lies in [0, 1], got {share}")

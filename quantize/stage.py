@@ -79,9 +79,9 @@ def quantize_file(
     settings = settings or QuantizeSettings()
     source, target = check_path(source), check_path(out)
     if target.suffix != ".onnx":
-        raise ConfigError(f"the output is an .onnx file, not {target.name}")
+        raise ConfigError(f"the output is an .onnx file, not {target.name}; say --out {target.stem}.onnx")
     if target.resolve() == source.resolve():
-        raise ConfigError("the output would overwrite the float model")
+        raise ConfigError("the output would overwrite the float model; give --out another name")
     if not source.is_file():
         raise ModelError(f"{source} does not exist or is no file; make it with `python -m export`")
     if sidecar_path(source).exists():

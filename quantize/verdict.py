@@ -17,6 +17,11 @@ __all__ = ["refuse_dishonest", "refuse_poor", "refuse_subjectless", "warnings_of
 #: A quantized map whose standard deviation is below this on every picture is a blank mask.
 BLANK = 1e-3
 FEW_PICTURES = 8  # calibrated on; below it, what the next picture holds is anybody's guess
+CURE = (
+    "nothing was written; calibrate on more pictures (--calib DIR, --count N), keep layers in float with --budget "
+    "iou=X, "
+    "or move the limit with --floor and --max-mae"
+)
 LOSS_ELSEWHERE = 0.02  # of mean IoU on procedural scenes, against the folder's own pictures, that is worth a warning
 
 
@@ -41,29 +46,33 @@ def refuse_subjectless(split: CalibrationSplit, coverage: Sequence[float]) -> tu
 def refuse_dishonest(found: Quantized, settings: QuantizeSettings) -> None:
     """Raise `QualityError` where nothing was quantized or the masks are blank or poor."""
     if settings.format != "weights" and not found.kernels.integer:
-        raise QualityError("no convolution runs in an integer kernel once the runtime has optimised the model")
+        raise QualityError(
+            "no convolution runs in an integer kernel once the runtime has optimised the model; use --format fp16, "
+            "or a wider network"
+        )
     if float(found.agreement.spread.max()) < BLANK:
-        raise QualityError("the quantized model's mask is blank on every picture")
+        raise QualityError(f"the quantized model's mask is blank on every picture; {CURE}")
     refuse_poor(found.agreement, settings)
     if settings.budget is not None and found.agreement.iou_mean < settings.budget:
         raise QualityError(
-            f"the budget of iou={settings.budget:g} cannot be met: the best mean IoU is {found.agreement.iou_mean:.4f}"
+            f"the budget of iou={settings.budget:g} cannot be met: the best mean IoU is "
+            f"{found.agreement.iou_mean:.4f}; "
+            "ask for less, or calibrate on more pictures with --calib DIR --count N"
         )
 
 
 def refuse_poor(agreed: Agreement, settings: QuantizeSettings, what: str = "quantized masks") -> None:
     """Raise `QualityError` where the mean of single IoUs, the pooled IoU or the maps' difference is too bad."""
-    cure = "nothing was written; calibrate on more pictures, keep layers in float with --budget, or change the limit"
     for value, name in ((agreed.iou_mean, "mean"), (agreed.iou_pooled, "pooled")):
         if value < settings.floor:
             raise QualityError(
                 f"the {what} agree with float to a {name} IoU of {value:.4f} only, below the floor of "
-                f"{settings.floor:g}; {cure}"
+                f"{settings.floor:g}; {CURE}"
             )
     mae = float(agreed.mae.mean())
     if mae > settings.max_mae:
         raise QualityError(
-            f"the {what} differ from float by {mae:.4f} on average, above the limit of {settings.max_mae:g}; {cure}"
+            f"the {what} differ from float by {mae:.4f} on average, above the limit of {settings.max_mae:g}; {CURE}"
         )
 
 

@@ -114,7 +114,10 @@ def install_engine() -> None:
     command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
     done = subprocess.run(command, cwd=BROWSER_FOLDER, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise EngineError(f"`npm ci` in eval/browser failed: {_last_line(done.stderr)}")
+        raise EngineError(
+            f"`npm ci` in eval/browser failed ({_last_line(done.stderr)}); run it there, or measure with --backends "
+            "native"
+        )
 
 
 def find_chromium(playwright_path: str | None = None) -> str:
@@ -123,7 +126,9 @@ def find_chromium(playwright_path: str | None = None) -> str:
     if asked:
         found = shutil.which(asked)
         if found is None:
-            raise EngineError(f"CHROME_PATH is {asked}, which is not a program")
+            raise EngineError(
+                f"CHROME_PATH is {asked}, which is not a program; unset it, or give the path of a Chromium"
+            )
         return found
     for name in (playwright_path, *SYSTEM_CHROMIUMS):
         if name and (found := shutil.which(name)):

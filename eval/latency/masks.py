@@ -54,7 +54,9 @@ def reference_masks(prepared: Prepared, origin: str) -> list[list[MaskArray]]:
                     engine.call("run", prepared.question(index, p, mask=True)) for p in range(len(prepared.pictures))
                 ]
             except EngineError as error:
-                raise ModelError(f"{model.path} does not run in onnxruntime: {error}") from error
+                raise ModelError(
+                    f"{model.path} does not run in onnxruntime ({error}); export it again with `u2net export`"
+                ) from error
             masks.append([decode(answer) for answer in answers])
         return masks
     finally:

@@ -44,10 +44,12 @@ def measure_latency(
     """
     settings = settings or LatencySettings()
     if not models or not pictures:
-        raise ConfigError("latency needs at least one model and one picture")
+        raise ConfigError("latency needs at least one model and one picture; give pictures with --data DIR")
     for model in models:
         if model.is_checkpoint:
-            raise ModelError(f"{model.path} is a checkpoint; only ONNX models run in a browser (make export)")
+            raise ModelError(
+                f"{model.path} is a checkpoint; only ONNX models run in a browser, as `u2net export` makes them"
+            )
     prepared = Prepared(models, pictures)
     result: dict[str, Any] = {
         "baseline": models[0].name,

@@ -30,7 +30,9 @@ def load_pictures(image: Path | None, data: Path | None, count: int = 3) -> list
             with Image.open(image) as opened:
                 return [Picture(Path(image).stem, np.asarray(opened.convert("RGB")))]
         except Exception as error:
-            raise ImageError(f"{image} cannot be read as a picture: {error}") from error
+            raise ImageError(
+                f"{image} cannot be read as a picture ({error}); take it out of the folder, or save it again"
+            ) from error
     if data is not None:
         from datasets.folder import PairFolder
 

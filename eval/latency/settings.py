@@ -42,9 +42,12 @@ class LatencySettings:
         if unknown:
             raise ConfigError(f"unknown backend {unknown[0]}; there are {', '.join(BACKENDS)}")
         if self.rounds < 1 or self.warmup < 0 or self.cold_starts < 1 or self.threads < 2:
-            raise ConfigError("latency needs rounds ≥ 1, warmup ≥ 0, cold_starts ≥ 1 and threads ≥ 2")
+            raise ConfigError(
+                "latency needs --rounds and --cold-starts of at least 1, --warmup of at least 0 and --threads of "
+                "at least 2"
+            )
         if not 0 <= self.port < 65536:
-            raise ConfigError(f"there is no port {self.port}")
+            raise ConfigError(f"there is no port {self.port}; --port takes 0 to 65535, 0 for any that is free")
 
     @property
     def most_rounds(self) -> int:

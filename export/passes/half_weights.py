@@ -32,7 +32,7 @@ class HalfWeights(ir.passes.InPlacePass):
             with np.errstate(over="ignore"):
                 half = tensor.numpy().astype(np.float16)
             if not np.isfinite(half).all():
-                raise ModelError(f"{weight.name} does not fit float16")
+                raise ModelError(f"{weight.name} does not fit float16; leave --fp16 out")
             cast = ir.node("Cast", [weight], {"to": ir.DataType.FLOAT.value}, name=f"{weight.name}/widen")
             wide = cast.outputs[0]
             wide.name, wide.dtype, wide.shape = f"{weight.name}/float32", ir.DataType.FLOAT, weight.shape

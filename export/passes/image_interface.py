@@ -34,12 +34,14 @@ class ImageInterface(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         graph = model.graph
         if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-            raise ModelError("the image interface is for a graph with one input and one output")
+            raise ModelError("the image interface is for a graph with one input and one output; leave --side-maps out")
         picture, saliency = graph.inputs[0], graph.outputs[0]
         if picture.dtype == ir.DataType.UINT8:
             return ir.passes.PassResult(model, False)
         if picture.shape is None or len(picture.shape) != 4 or picture.shape[1] != 3:
-            raise ModelError(f"the image interface is for an input (1, 3, H, W), not {picture.shape}")
+            raise ModelError(
+                f"the image interface is for an input (1, 3, H, W), not {picture.shape}; use --interface tensor"
+            )
         height, width = picture.shape[2], picture.shape[3]
         self._normalise(graph, picture, height, width)
         self._deliver(graph, saliency, height, width)
