@@ -13,6 +13,9 @@ import pytest
 from tests.support.paths import BUILT, ROOT, SHARED
 
 
+FEW = ("--parity-count", "1")  # parity with PyTorch has tests of its own
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real photographs, masks and weights; tests that ask for it are skipped where it is absent."""
@@ -52,7 +55,7 @@ def small_fp32(small_weights: Path) -> Path:
     """`small` with the authors' weights as float ONNX, 320×320, `tensor` interface, with its sidecar."""
     return _built(
         BUILT / "small" / "fp32.onnx",
-        lambda path: _run("-m", "export", "--model", "small", "--weights", small_weights, "--out", path),
+        lambda path: _run("-m", "export", "--model", "small", "--weights", small_weights, *FEW, "--out", path),
     )
 
 
@@ -73,7 +76,7 @@ def lite_fp32() -> Path:
         pytest.skip("lite has no weights yet")
     return _built(
         BUILT / "lite" / "fp32.onnx",
-        lambda path: _run("-m", "export", "--model", "lite", "--weights", weights, "--out", path),
+        lambda path: _run("-m", "export", "--model", "lite", "--weights", weights, *FEW, "--out", path),
     )
 
 
@@ -98,5 +101,5 @@ def tiny_fp32(tiny_checkpoint: Path) -> Path:
     """`tiny_checkpoint` as float ONNX, 320×320, `tensor` interface, with its sidecar."""
     return _built(
         BUILT / "tiny" / "fp32.onnx",
-        lambda path: _run("-m", "export", "--weights", tiny_checkpoint, "--parity-count", "1", "--out", path),
+        lambda path: _run("-m", "export", "--weights", tiny_checkpoint, *FEW, "--out", path),
     )

@@ -412,15 +412,15 @@ def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_ruined_models_fail_each_for_its_own_reason(small_fp32, tmp_path):
+def test_ruined_models_fail_each_for_its_own_reason(lite_fp32, tmp_path):
     sound = tmp_path / "sound" / "fp32.onnx"
     sound.parent.mkdir()
-    shutil.copy(small_fp32, sound)
-    zeros = ruin(small_fp32, tmp_path / "zeros" / "fp32.onnx", "zeros")
-    constant = ruin(small_fp32, tmp_path / "constant" / "fp32.onnx", "constant")
+    shutil.copy(lite_fp32, sound)
+    zeros = ruin(lite_fp32, tmp_path / "zeros" / "fp32.onnx", "zeros")
+    constant = ruin(lite_fp32, tmp_path / "constant" / "fp32.onnx", "constant")
     pretender = tmp_path / "pretender" / "int8.onnx"
     pretender.parent.mkdir()
-    shutil.copy(small_fp32, pretender)
+    shutil.copy(lite_fp32, pretender)
     done = command(
         sound, zeros, constant, pretender, "--no-latency", "--limit", "2", "--workers", "1", "--out", tmp_path / "out"
     )
