@@ -93,7 +93,7 @@ def _pictures(data: Path | None, count: int) -> Iterator[tuple[str, ByteArray]]:
 def write_gallery(
     out: Path, model: Path | None, data: Path | None, count: int, preset: str, tell: Callable[[str], None]
 ) -> list[Path]:
-    """Write the pages and `index.html` into `out`; the pages' paths. `tell` hears each picture's name."""
+    """Write the pages and `index.html` into `out`; the pages' paths. `tell` is called with each picture's name."""
     remover = Remover(model, refinement=PRESETS[preset])
     pages: list[Path] = []
     row: list[tuple[str, Cutout]] = []

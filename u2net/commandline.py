@@ -335,7 +335,7 @@ def _options_of(settings: type, panel: str | None = None, given_only: bool = Fal
             option.show_default = False
         if given_only:
             if default and not isinstance(default, bool):
-                option.show_default = str(default)
+                option.help = f"{option.help}  [default: {default}]"
             bare, default = bare | None, None
         yield inspect.Parameter(
             field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[bare, option]
