@@ -181,8 +181,9 @@ lint: | $(DEV) ## ruff, mypy, who may import whom
 test: lint $(NODE) tests/publish/transformers_js/node_modules/.package-lock.json web chromium | $(DEV) ## everything that must hold
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup --durations 15
 
-docs: | $(VENV) ## docs/commands.md out of the program
+docs: | $(VENV) ## docs/commands.md and docs/forms.md out of the program
 	$(PY) docs/commands.py
+	$(PY) docs/forms.py
 
 lock: | $(DEV) ## write constraints.txt anew from what is installed
 	$(PY) -m pip freeze --exclude-editable | sed -E 's/^torch==([0-9.]+).*/torch==\1+cpu ; sys_platform == "linux"\ntorch==\1 ; sys_platform != "linux"/' > constraints.txt

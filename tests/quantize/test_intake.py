@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, numpy_helper
 
 from quantize.graph import FloatGraph, load_graph
 from quantize.intake import take_in
@@ -19,107 +14,34 @@ from quantize.observe import observe
 from quantize.settings import QuantizeSettings
 from quantize.stage import quantize_file
 from tests.support.exports import Exported
+from tests.support.forms import GRAPHS, SIZE, graph_outcome, wide_network
+from tests.support.forms import exported as exported_by_torch
+from tests.support.paths import ROOT
 from u2net.errors import ModelError, U2NetError
-from u2net.network.model import StageWidths, U2Net, U2NetConfig
+from u2net.network.model import U2Net
 
 pytest_plugins = ["tests.support.exports"]
-
-SIZE = 64
-
-
-class Outputs(torch.nn.Module):
-    """The first `count` maps of a network."""
-
-    def __init__(self, model: U2Net, count: int) -> None:
-        super().__init__()
-        self.net = model
-        self.count = count
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return self.net(x)[: self.count]
 
 
 @pytest.fixture(scope="module")
 def model() -> U2Net:
-    """Just wide enough to have integer convolutions, with batch norms that do something."""
-    torch.manual_seed(3)
-    made = U2Net(U2NetConfig("wide", (StageWidths(8, 8),) * 11)).eval()
-    for module in made.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
-            module.running_mean.uniform_(-0.2, 0.2)
-            module.running_var.uniform_(0.5, 2.0)
-    return made
+    return wide_network()
 
 
-def exported(
-    model: U2Net,
-    path: Path,
-    *,
-    opset: int = 11,
-    maps: int = 1,
-    batch: int = 1,
-    size: tuple[int, int] = (SIZE, SIZE),
-    free: dict[int, str] | None = None,
-    dynamo: bool = False,
-    fold: bool = True,
-    half: bool = False,
-    external: bool = False,
-) -> Path:
-    """`model` as torch's exporters write it."""
-    names = [f"out{59 + index}" for index in range(maps)]
-    buffer = io.BytesIO()
-    settings: dict[str, Any] = {"opset_version": opset, "input_names": ["input.1"], "output_names": names}
-    if dynamo:
-        shapes = dict.fromkeys(free, torch.export.Dim.AUTO) if free else None
-        settings |= {"dynamo": True, "dynamic_shapes": (shapes,) if shapes else None, "verbose": False}
-    else:
-        axes = dict.fromkeys(("input.1", *names), free) if free else None
-        training = torch.onnx.TrainingMode.EVAL if fold else torch.onnx.TrainingMode.PRESERVE
-        settings |= {"dynamo": False, "dynamic_axes": axes, "training": training, "do_constant_folding": fold}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(Outputs(model, maps).eval(), (torch.zeros(batch, 3, *size),), buffer, **settings)  # type: ignore[arg-type]
-    proto = onnx.load_model_from_string(buffer.getvalue())
-    if half:
-        for tensor in proto.graph.initializer:
-            if tensor.data_type == TensorProto.FLOAT:
-                values = numpy_helper.to_array(tensor).astype(np.float16)
-                tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-        for node in proto.graph.node:
-            for attribute in node.attribute:
-                if attribute.HasField("t") and attribute.t.data_type == TensorProto.FLOAT and attribute.t.dims:
-                    values = numpy_helper.to_array(attribute.t).astype(np.float16)
-                    attribute.t.CopyFrom(numpy_helper.from_array(values, attribute.t.name))
-        for value in (*proto.graph.input, *proto.graph.output):
-            value.type.tensor_type.elem_type = TensorProto.FLOAT16
-        del proto.graph.value_info[:]
-    onnx.save_model(proto, path, save_as_external_data=external, location="model.onnx.data", size_threshold=0)
-    return path
+@pytest.fixture(scope="module")
+def documented() -> str:
+    return (ROOT / "docs" / "forms.md").read_text(encoding="utf-8")
 
 
-FORMS: dict[str, dict[str, Any]] = {
-    "legacy, opset 9, seven outputs": {"opset": 9, "maps": 7},
-    "legacy, opset 11, seven outputs, as rembg's": {"maps": 7},
-    "legacy, opset 12, free batch": {"opset": 12, "free": {0: "batch"}},
-    "legacy, opset 13, all free": {"opset": 13, "free": {0: "b", 2: "h", 3: "w"}},
-    "legacy, opset 17": {"opset": 17},
-    "legacy, a batch of four": {"batch": 4},
-    "legacy, not square": {"size": (64, 96)},
-    "legacy, batch norms as they are": {"fold": False},
-    "legacy, float16": {"opset": 13, "half": True},
-    "legacy, external data": {"opset": 13, "external": True},
-    "dynamo, opset 18, seven outputs": {"opset": 18, "maps": 7, "dynamo": True},
-    "dynamo, opset 22, external data": {"opset": 22, "dynamo": True, "external": True},
-}
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_any_exporters_graph_is_taken_in(tmp_path: Path, model: U2Net, form: str) -> None:
-    settings = FORMS[form]
+@pytest.mark.parametrize("form", GRAPHS)
+def test_any_exporters_graph_is_taken_in(tmp_path: Path, model: U2Net, form: str, documented: str) -> None:
+    settings = GRAPHS[form]
+    to_export, to_quantize = graph_outcome(form, model, tmp_path / "given.onnx")
+    assert not to_export.startswith("refused") and not to_quantize.startswith("refused")
+    assert f"| {form} | {to_export} | {to_quantize} |\n" in documented, "run `python docs/forms.py`"
     size = settings.get("size", (SIZE, SIZE))
     free = "free" in settings
-    graph = load_graph(exported(model, tmp_path / "given.onnx", **settings))
+    graph = load_graph(tmp_path / "given.onnx")
     assert graph.input_shape == ((1, 3, 320, 320) if 2 in settings.get("free", {}) else (1, 3, *size)), free
     assert graph.opset >= 13 and len(graph.convs) == 119
     assert len(graph.outputs) == settings.get("maps", 1)
@@ -138,7 +60,7 @@ def test_any_exporters_graph_is_taken_in(tmp_path: Path, model: U2Net, form: str
 
 @pytest.mark.parametrize("form", ["legacy, opset 11, seven outputs, as rembg's", "dynamo, opset 22, external data"])
 def test_a_foreign_graph_is_quantized(tmp_path: Path, model: U2Net, form: str) -> None:
-    source = exported(model, tmp_path / "given.onnx", **FORMS[form])
+    source = exported_by_torch(model, tmp_path / "given.onnx", **GRAPHS[form])
     settings = QuantizeSettings(count=2, check_count=2, method="nearest", floor=0.0, max_mae=1.0, threads=1)
     try:
         made = quantize_file(source, tmp_path / "int8.onnx", None, settings)

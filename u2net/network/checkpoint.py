@@ -136,7 +136,9 @@ def _read_pickle(file: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         wanted = re.search(r"(?:GLOBAL|global|class|function) ([\w.]+)", str(error))
         if wanted is None:
-            raise CheckpointError(f"{file} is not a readable PyTorch checkpoint: its pickle is damaged") from error
+            raise CheckpointError(
+                f"{file} is not a readable PyTorch checkpoint: its pickle is damaged; fetch or save it again"
+            ) from error
         raise CheckpointError(
             f"{file} is refused: loading it needs code ({wanted.group(1)}), which a checkpoint can bring along; "
             f"where it is yours, {SAVE_ALONE}"
@@ -279,7 +281,7 @@ def model_from_tensors(
             problems.append(f"has {name} of shape {_shape(tensors[name].shape)}, not {_shape(value.shape)}")
     if problems:
         more = f"; and {len(problems) - NAMED} problems more" if len(problems) > NAMED else ""
-        raise CheckpointError(f"{source} {'; '.join(problems[:NAMED])}{more}")
+        raise CheckpointError(f"{source} {'; '.join(problems[:NAMED])}{more}; save the whole state dict of a U²-Net")
     state: dict[str, Tensor] = {}
     for name, value in wanted.items():
         if name in counters:
@@ -287,7 +289,7 @@ def model_from_tensors(
         else:
             state[name] = tensors[name].to(value.dtype).contiguous()
             if not bool(torch.isfinite(state[name]).all()):
-                raise CheckpointError(f"{source}: {name} holds values that are not finite")
+                raise CheckpointError(f"{source}: {name} holds values that are not finite; take an earlier checkpoint")
     model.load_state_dict(state, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)

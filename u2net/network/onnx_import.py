@@ -7,7 +7,8 @@ resizing and activations in between are passed over (but for the pooling behind 
 are the right ones is proven afterwards by running both networks on one picture.
 
 Read are float32 and float16 graphs, weights as initializers or Constant nodes, batch norm folded or not, `tensor` and
-`image` interface, any number of outputs.
+`image` interface, any number of outputs, opset 9 or later. Opset 9 and 10 cannot say where a resize puts pixels'
+centres, so a file of theirs gives other masks than the network that was exported; it is compared as if it had said so.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ Term = str | tuple[Any, ...]
 
 MAX_NODES = 20_000  # the longest known export, with dynamic shapes and batch norm, has about 1,500
 BATCH_NORM_EPSILON = 1e-5
+CENTRES_OPSET = 11  # the first whose Resize says where pixels' centres are
+PROVEN_OPSET = 18  # what older graphs are compared at
 #: Operations that change neither which channels a value has nor their order.
 TRANSPARENT = frozenset(
     ("Cast", "Clip", "Dropout", "HardSigmoid", "Identity", "MaxPool", "Pad", "Relu", "Resize", "Sigmoid", "Upsample")
@@ -72,7 +75,10 @@ def import_onnx(file: Path) -> U2Net:
         config["size"] = side
     model = model_from_tensors(tensors, source=str(file), config=config)
     _check_agreement(
-        proto.SerializeToString(), model, file, limit=AGREEMENT["float16" if reader.computes_in_half else "float32"]
+        _with_centres(proto, file).SerializeToString(),
+        model,
+        file,
+        limit=AGREEMENT["float16" if reader.computes_in_half else "float32"],
     )
     return model
 
@@ -298,6 +304,30 @@ def _state(name: str, convolution: _Convolution) -> dict[str, Array]:
     return state
 
 
+def _with_centres(proto: onnx.ModelProto, file: Path) -> onnx.ModelProto:
+    """`proto`, its resizes with half-pixel centres as the network has them where its opset has no word for them."""
+    import onnx
+    import onnx.version_converter
+
+    opset = max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+    if opset >= CENTRES_OPSET:
+        return proto
+    try:
+        newer = onnx.version_converter.convert_version(proto, PROVEN_OPSET)
+    except Exception as error:  # the converter raises its own family
+        raise CheckpointError(
+            f"{file} is of opset {opset} and cannot be brought to a newer one ({' '.join(str(error).split())[:200]}); "
+            "take its checkpoint, or export it again at opset 11 or later"
+        ) from error
+    for node in newer.graph.node:
+        if node.op_type == "Resize":
+            kept = [attribute for attribute in node.attribute if attribute.name == "mode"]
+            del node.attribute[:]
+            node.attribute.extend(kept)
+            node.attribute.append(onnx.helper.make_attribute("coordinate_transformation_mode", "half_pixel"))
+    return newer
+
+
 def _check_agreement(data: bytes, model: U2Net, file: Path, limit: float) -> None:
     """Refuse a graph with the weights of a U²-Net that computes something else: other pooling, resizing, or order.
 
@@ -335,8 +365,8 @@ def _check_agreement(data: bytes, model: U2Net, file: Path, limit: float) -> Non
     if not difference <= limit:
         raise CheckpointError(
             f"{file} is not a U²-Net that can be imported: with its weights a U²-Net gives another mask "
-            f"(they differ by {difference:.2g}); exports of opset 9 and 10 resize otherwise than the network: "
-            "take its checkpoint, or export it again at opset 11 or later"
+            f"(they differ by {difference:.2g}); take its checkpoint, and export that with `u2net "
+            "export --weights FILE`"
         )
 
 
