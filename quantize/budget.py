@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import numpy.typing as npt
 
@@ -13,23 +11,14 @@ from .agreement import agreement, run_maps
 from .emit import emit
 from .graph import FloatGraph
 from .inputs import NetworkInputs
-from .plan import Plan, Prepared, Progress
-from .region import find_region
+from .plan import Plan, Prepared, Progress, without
 from .sensitivity import layer_costs
 from .sessions import open_session
 from .settings import QuantizeSettings
 
-__all__ = ["meet_budget", "without"]
+__all__ = ["meet_budget"]
 
 FloatArray = npt.NDArray[np.float32]
-
-
-def without(graph: FloatGraph, plan: Plan, names: tuple[str, ...], reasons: dict[str, str]) -> Plan:
-    """`plan` with some convolutions left in float; ranges stay what they are, group by group."""
-    region = find_region(graph, names)
-    ranges = {region.group[tensor]: plan.range_of(tensor) for tensor in region.group}
-    convs = {name: conv for name, conv in plan.convs.items() if name in region.integer}
-    return Plan(replace(region, reasons={**region.reasons, **reasons}), ranges, convs)
 
 
 def meet_budget(
@@ -64,8 +53,7 @@ def meet_budget(
     if reached < settings.budget:
         raise QualityError(
             f"the budget of iou={settings.budget:g} cannot be met: all but one layer in float reach {reached:.4f}; "
-            "ask for "
-            "less, or calibrate on more pictures with --calib DIR --count N"
+            "ask for less, or calibrate on more pictures with --calib DIR --count N"
         )
     while high - low > 1:
         middle = (low + high) // 2

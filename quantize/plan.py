@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +11,9 @@ import numpy.typing as npt
 from .graph import FloatGraph
 from .inputs import NetworkInputs
 from .observe import Observations
-from .region import Region
+from .region import Region, find_region
 
-__all__ = ["ActivationRange", "Plan", "Prepared", "Progress", "QuantizedConv", "silent"]
+__all__ = ["ActivationRange", "Plan", "Prepared", "Progress", "QuantizedConv", "silent", "without"]
 
 #: Called with what is being done, how much of it is done, and of how much.
 Progress = Callable[[str, int, int], None]
@@ -65,6 +65,14 @@ class Plan:
     def range_of(self, tensor: str) -> ActivationRange:
         """Scale and zero point of a quantized tensor."""
         return self.ranges[self.region.group[tensor]]
+
+
+def without(graph: FloatGraph, plan: Plan, names: tuple[str, ...], reasons: dict[str, str]) -> Plan:
+    """`plan` with some convolutions left in float; ranges stay what they are, group by group."""
+    region = find_region(graph, names)
+    ranges = {region.group[tensor]: plan.range_of(tensor) for tensor in region.group}
+    convs = {name: conv for name, conv in plan.convs.items() if name in region.integer}
+    return Plan(replace(region, reasons={**region.reasons, **reasons}), ranges, convs)
 
 
 @dataclass(frozen=True)

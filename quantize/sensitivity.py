@@ -1,9 +1,9 @@
-"""What each layer costs in masks when it alone becomes int8."""
+"""What each layer costs in masks when it alone becomes int8, and what the most harmful ones cost in float."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from datasets.calibration import calibration_split
 from u2net.files import check_path, write_bytes, write_json
 
 from .agreement import Agreement, agreement, mask_share, run_maps
+from .curve import curve_picture, curve_table, float_curve
 from .graph import Conv, FloatGraph, load_graph
 from .inputs import NetworkInputs, network_inputs
 from .pipeline import prepare
@@ -119,11 +120,14 @@ def sensitivity_report(
     reference = run_maps(session, graph.input, inputs, lambda done: progress("running float", done, len(inputs)))
     refuse_subjectless(pictures, [*prepared.observed.coverage, *(mask_share(each) for each in reference)])
     costs = sorted(layer_costs(prepared, inputs, reference, settings, progress), key=lambda cost: -cost.mae)
-    table = _table(costs)
+    ranked = [cost.name for cost in costs]
+    points = float_curve(prepared, ranked, inputs, reference, replace(settings, method="refit"), progress)
+    table = f"{_table(costs)}\n\n{curve_table(points, ranked)}"
     value = {
         "model": Path(source).name,
         "repaired": settings.split or settings.equalize,
         "pictures": len(others),
+        "curve": [point.as_dict() for point in points],
         "layers": [
             {
                 "name": cost.name,
@@ -137,6 +141,7 @@ def sensitivity_report(
     write_json(prefix.with_suffix(".json"), value)
     write_bytes(prefix.with_suffix(".md"), (table + "\n").encode())
     write_bytes(prefix.with_suffix(".svg"), _picture(costs, len(others)).encode())
+    write_bytes(prefix.with_name(f"{prefix.name}-curve.svg"), curve_picture(points, len(others)).encode())
     return value, table
 
 

@@ -212,7 +212,7 @@ def test_activations_of_small_are_those_of_photographs(shared: Path, small_weigh
     scenes = [scene.rgb for scene in SyntheticSet(10)]
     with torch.inference_mode():
         for picture in (*photographs, *scenes):
-            model(torch.from_numpy(to_tensor(picture, 320)))
+            model(torch.from_numpy(to_tensor(picture, 160)))
     ratio = np.array([np.mean(v[10:]) / np.mean(v[:10]) for v in ranges.values()])
     assert len(ratio) == 112
     assert np.mean((ratio > 1 / 1.4) & (ratio < 1.4)) > 0.85
