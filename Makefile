@@ -1,10 +1,13 @@
 # A folder is a stage, a stage is a command, a command is a target. `make export quantize` is the main job, `make test`
 # the proof. Every target sets up what it needs: the Python environment in .venv, npm packages under their lock files.
 
-# MODEL is a shape: lite, small-fast, small, full, or a TOML file of widths; NAME is what it is called.
+# MODEL is a shape: lite, small-fast, small, full, or a TOML file of widths; NAME is what it is called. PRUNE is the share of
+# the multiplications that stays, as in `make export quantize PRUNE=0.5`; STEPS how long the rest is healed.
 MODEL  ?= small-fast
+PRUNE  ?=
+STEPS  ?= 150
 ifneq ($(origin NAME),command line)  # some systems have a NAME of their own in the environment
-NAME   := $(basename $(notdir $(MODEL)))
+NAME   := $(basename $(notdir $(MODEL)))$(if $(PRUNE),-$(PRUNE))
 endif
 CALIB  ?=
 EVAL   ?=
@@ -30,7 +33,7 @@ export NPM_CONFIG_UPDATE_NOTIFIER := false
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup export quantize engine eval gate baseline publish wheel web demo sensitivity compare-int8 bench gallery preview fuzz chromium browsers \
+.PHONY: FORCE help setup prune export quantize engine eval gate baseline publish wheel web demo sensitivity compare-int8 bench gallery preview fuzz chromium browsers \
         lint test docs lock clean
 
 help: ## this list
@@ -70,8 +73,17 @@ $(DEV): $(VENV)
 
 # A stage looks for itself whether its output is what it is asked for: file times decide nothing, so these always run.
 
+ifdef PRUNE
+$(BUILD)/weights.safetensors: $(WEIGHTS) FORCE | $(VENV)
+	$(PY) -m train shrink --weights $(WEIGHTS) --share $(PRUNE) --steps $(STEPS) $(if $(CALIB),--data $(CALIB)) --out $@
+export: $(BUILD)/weights.safetensors
+EXPORTED := --name $(NAME) --weights $(BUILD)/weights.safetensors
+else
+EXPORTED := --model $(MODEL) --name $(NAME) --weights $(WEIGHTS)
+endif
+
 export: $(WEIGHTS) | $(VENV) ## checkpoint → build/NAME/fp32.onnx, fp16.onnx, proven against PyTorch
-	$(PY) -m export --model $(MODEL) --name $(NAME) --weights $(WEIGHTS) --fp16 --out $(BUILD)/fp32.onnx
+	$(PY) -m export $(EXPORTED) --fp16 --out $(BUILD)/fp32.onnx
 
 quantize: export ## float ONNX → build/NAME/int8.onnx with the same masks, int8.u2e for the engine
 	$(PY) -m quantize $(BUILD)/fp32.onnx $(if $(CALIB),--calib $(CALIB)) --count $(COUNT) --out $(BUILD)/int8.onnx
@@ -133,6 +145,12 @@ tests/publish/transformers_js/node_modules/.package-lock.json: tests/publish/tra
 
 # ---- measurements that take longer than a test may ----------------------------------------------------------------
 
+# The command line of each make below names its own PRUNE; weights and pictures are this one's.
+SHARES ?= 0.75 0.5 0.35
+prune: quantize ## what shares of the multiplications cost in masks, gain in time and bytes → build/NAME/prune.svg
+	for share in $(SHARES); do $(MAKE) export quantize MODEL=$(MODEL) WEIGHTS=$(WEIGHTS) NAME=$(NAME)-$$share PRUNE=$$share || exit 1; done
+	$(PY) -m eval shares $(BUILD)/int8.u2e $(SHARES:%=$(BUILD)-%/int8.u2e) $(if $(CALIB),--data $(CALIB)) --out $(BUILD)/prune
+
 sensitivity: export ## what each layer costs in masks when it becomes int8
 	$(PY) -m quantize sensitivity $(BUILD)/fp32.onnx $(if $(CALIB),--calib $(CALIB)) --out $(BUILD)/sensitivity
 
@@ -181,8 +199,9 @@ lint: | $(DEV) ## ruff, mypy, who may import whom
 test: lint $(NODE) tests/publish/transformers_js/node_modules/.package-lock.json web chromium | $(DEV) ## everything that must hold
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup --durations 15
 
-docs: | $(VENV) ## docs/commands.md and docs/forms.md out of the program
+docs: | $(VENV) ## docs/commands.md and docs/forms.md out of the program, tables out of docs/figures/
 	$(PY) docs/commands.py
+	$(PY) docs/figures.py
 	$(PY) docs/forms.py
 
 lock: | $(DEV) ## write constraints.txt anew from what is installed

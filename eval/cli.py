@@ -266,6 +266,23 @@ def gallery(
 
 
 @application.command(
+    examples="u2net eval shares build/small/int8.u2e build/small-0.5/int8.u2e --data photos/ --out build/small/prune"
+)
+def shares(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL.u2e", help="the whole network, then the pruned ones")],
+    out: Annotated[Path, typer.Option(metavar="PREFIX", help="writes PREFIX.svg, .md and .json")],
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="pictures (the procedural set)")] = None,
+    count: Annotated[int, typer.Option(metavar="N", help="pictures to measure on", min=1)] = 24,
+) -> None:
+    """Measure what pruning to a share of the multiplications costs in masks and gains in time and bytes."""
+    from .shares import measure_shares
+
+    with progress() as report:
+        rows, table = measure_shares(models, data, out, count, report)
+    result(rows, table)
+
+
+@application.command(
     examples="""
 u2net eval throughput --gate
 u2net eval throughput --kill 50 --count 200

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from statistics import median
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from u2net.chart import Curve, draw_curves
 
 from .agreement import Agreement, agreement, run_maps
 from .emit import emit
@@ -107,46 +108,19 @@ def curve_table(points: Sequence[Point], ranked: Sequence[str]) -> str:
 
 def curve_picture(points: Sequence[Point], pictures: int) -> str:
     """An SVG of three curves over the number of layers in float: mean IoU, milliseconds, kilobytes."""
-    width, left, right, height, top, gap = 820, 70, 40, 130, 62, 44
-    step = (width - left - right) / max(1, len(points) - 1)
-    panels = (
-        ("mean IoU with float", "#4e79a7", [point.agreement.iou_mean for point in points], "{:.4f}"),
-        ("milliseconds a picture, onnxruntime on one thread of this machine", "#f28e2b",
-         [point.latency_ms for point in points], "{:.1f}"),
-        ("kilobytes of the file", "#59a14f", [point.size_bytes / 1000 for point in points], "{:.0f}"),
-    )  # fmt: skip
-    total = top + len(panels) * (height + gap) + 16
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{total}" viewBox="0 0 {width} {total}" '
-        'font-family="system-ui, sans-serif" font-size="12">',
-        f'<rect width="{width}" height="{total}" fill="#ffffff"/>',
-        '<text x="16" y="24" font-size="15" font-weight="600" fill="#222222">The most harmful layers left in float'
-        "</text>",
-        f'<text x="16" y="42" fill="#666666">over {pictures} pictures that were not calibrated on; each number of '
-        "layers is a model of its own</text>",
-    ]
-    for number, (title, colour, values, form) in enumerate(panels):
-        y0 = top + number * (height + gap)
-        low, high = min(values), max(values)
-        span = (high - low) or 1.0
-        parts.append(f'<text x="16" y="{y0 + 12}" font-weight="600" fill="#222222">{escape(title)}</text>')
-        bottom = y0 + 34 + height - 50
-        parts.append(f'<line x1="{left}" x2="{width - right}" y1="{bottom}" y2="{bottom}" stroke="#e4e4e4"/>')
-        places = [
-            (left + step * index, bottom - (value - low) / span * (height - 60)) for index, value in enumerate(values)
-        ]
-        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        for (x, y), value, point in zip(places, values, points, strict=True):
-            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>')
-            parts.append(
-                f'<text x="{x:.1f}" y="{y - 8:.1f}" text-anchor="middle" fill="#222222">{form.format(value)}</text>'
-            )
-            parts.append(
-                f'<text x="{x:.1f}" y="{bottom + 17:.1f}" text-anchor="middle" fill="#666666">{point.layers}</text>'
-            )
-    parts.append(
-        f'<text x="{width / 2}" y="{total - 8}" text-anchor="middle" fill="#666666">layers in float, most harmful first'
-        "</text>"
+    return draw_curves(
+        "The most harmful layers left in float",
+        f"over {pictures} pictures that were not calibrated on; each number of layers is a model of its own",
+        "layers in float, most harmful first",
+        [str(point.layers) for point in points],
+        (
+            Curve("mean IoU with float", "#4e79a7", [point.agreement.iou_mean for point in points], "{:.4f}"),
+            Curve(
+                "milliseconds a picture, onnxruntime on one thread of this machine",
+                "#f28e2b",
+                [point.latency_ms for point in points],
+                "{:.1f}",
+            ),
+            Curve("kilobytes of the file", "#59a14f", [point.size_bytes / 1000 for point in points], "{:.0f}"),
+        ),
     )
-    return "\n".join([*parts, "</svg>", ""])

@@ -15,6 +15,8 @@ from u2net.commandline import Application, progress, result, say
 from u2net.errors import ConfigError
 from u2net.zoo import own_weights
 
+from .shrink_settings import ShrinkSettings
+
 if TYPE_CHECKING:
     from u2net.network.model import U2Net
 
@@ -45,6 +47,38 @@ def cache(
 ) -> None:
     """Decode pictures once and store the teacher's maps for them."""
     result(_cache(Namespace(**locals())))
+
+
+@application.command(
+    examples="""
+u2net train shrink --weights mine.pth --share 0.5 --data photographs/ --out build/mine-0.5.safetensors
+u2net train shrink --weights u2netp.safetensors --widths thin.toml --out thin.safetensors --steps 400
+"""
+)
+def shrink(
+    weights: Annotated[Path, typer.Option(metavar="FILE", help="a checkpoint of any shape of this family")],
+    out: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="where the smaller network goes")],
+    settings: ShrinkSettings,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="pictures (the procedural set)")] = None,
+    widths: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="a shape, instead of --share")] = None,
+    force: Annotated[bool, typer.Option("--force", help="again, even if nothing has changed")] = False,
+) -> None:
+    """Prune a network to a share of its multiplications and heal it against itself.
+
+    Whole channels go, where they cost most time and least importance. No masks are needed. What was measured lies
+    beside the result, which `u2net export --weights` takes.
+    """
+    from .shrink import shrink_file
+
+    with progress() as report:
+        made = shrink_file(weights, out, data, settings, widths=widths, force=force, say=say, progress=report)
+    figures = made["figures"]
+    result(
+        made,
+        f"{out}: {figures['gmac_before']:.2f} → {figures['gmac_after']:.2f} GMAC, {figures['parameters_before']:,} → "
+        f"{figures['parameters_after']:,} parameters, mean IoU {figures['iou_healed']:.4f} with the whole network on "
+        f"{figures['held_out']} held-out pictures",
+    )
 
 
 @application.command(

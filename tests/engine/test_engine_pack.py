@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -213,3 +214,29 @@ def test_buffers_that_are_needed_at_one_time_do_not_overlap() -> None:
             at_one_time = min(used[a]) <= max(used[b]) and min(used[b]) <= max(used[a])
             apart = one.offset + one.size_bytes <= other.offset or other.offset + other.size_bytes <= one.offset
             assert apart or not at_one_time
+
+
+def test_shares_are_measured_beside_scattered_zeros(int8: Path, tmp_path: Path) -> None:
+    """Half of the weights zero where they lie: the same multiplications, other masks."""
+    from eval.cli import main
+
+    folder = tmp_path / "whole"
+    folder.mkdir()
+    onnx.save(at_size(onnx.load(int8), 64, 64), folder / "int8.onnx")
+    (folder / "int8.u2e").write_bytes(write_model(pack_model(onnx.load(folder / "int8.onnx")).model))
+    words = [
+        "shares",
+        str(folder / "int8.u2e"),
+        str(folder / "int8.u2e"),
+        "--count",
+        "2",
+        "--out",
+        str(tmp_path / "prune"),
+    ]
+    assert main(words) == 0
+    whole, same, sparse = json.loads((tmp_path / "prune.json").read_text())["rows"]
+    assert (whole["name"], whole["share"], whole["iou_mean"]) == ("whole", 1.0, same["iou_mean"])
+    assert sparse["name"] == "whole, 50% of its weights zero" and sparse["share"] == 1.0
+    assert sparse["size_bytes"] == whole["size_bytes"] and sparse["brotli_bytes"] < whole["brotli_bytes"]
+    assert (tmp_path / "prune.svg").read_text().count("<circle") == 6
+    assert main(["shares", str(folder / "int8.onnx"), "--out", str(tmp_path / "x")]) == 1
