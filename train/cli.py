@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,40 +11,94 @@ import typer
 from datasets.masks import MASK_VALUES_HELP
 from u2net.commandline import Application, progress, result, say
 from u2net.errors import ConfigError
-from u2net.zoo import own_weights
+from u2net.zoo import DEFAULT_MODEL, own_weights
 
 from .shrink_settings import ShrinkSettings
 
 if TYPE_CHECKING:
-    from u2net.network.model import U2Net
-
     from .cache import Cache
     from .config import RunSettings
-    from .loop import Ranks
+    from .teachers import Teacher
 
 __all__ = ["application", "main"]
 
-application = Application(
-    "train", "Distil, prune and fine-tune U²-Nets; a killed run is continued by the same command."
-)
-
-Config = Annotated[Path, typer.Option(metavar="FILE.toml", help="settings of the run, as in train/configs/")]
-CacheFolder = Annotated[Path, typer.Option("--cache", metavar="DIR", help="the teacher's maps")]
-Steps = Annotated[int | None, typer.Option(metavar="N", help="instead of the configuration's; a run may be extended")]
-MaskValues = Annotated[str | None, typer.Option(metavar="VALUES", help=MASK_VALUES_HELP)]
 CACHE = Path("build/train/cache")
+CONFIGS = Path(__file__).parent / "configs"
+
+application = Application("train", "Teach a smaller U²-Net what larger networks know, or any U²-Net your own pictures.")
+
+Config = Annotated[Path, typer.Option(metavar="FILE.toml", help="settings of the run")]
+Weights = Annotated[Path, typer.Option(metavar="FILE", help="a checkpoint")]
+CacheFolder = Annotated[Path, typer.Option(metavar="DIR", help="pictures and the teachers' maps")]
+Result = Annotated[Path, typer.Option(metavar="FILE.safetensors", help="where the result goes")]
+Steps = Annotated[int | None, typer.Option(metavar="N", help="instead of the configuration's; a run may be extended")]
+Minutes = Annotated[float | None, typer.Option(metavar="M", help="train by the clock instead of by steps")]
+MaskValues = Annotated[str | None, typer.Option(metavar="VALUES", help=MASK_VALUES_HELP)]
+Features = Annotated[Path | None, typer.Option(metavar="FILE", help="its checkpoint, where loss.features is set")]
 
 
-@application.command(examples="u2net train cache --config small-fast.toml --data photos --teacher u2netp.safetensors")
+def _fill(
+    settings: RunSettings, data: Path, teachers: Sequence[Teacher], folder: Path, mask_values: str | None
+) -> Cache:
+    from datasets.folder import ImageFolder, PairFolder
+
+    from .cache import Cache, build_cache
+
+    pictures = PairFolder(data, mask_values=mask_values) if (data / "masks").is_dir() else ImageFolder(data)
+    with progress() as report:
+        for done, count in build_cache(pictures, teachers, folder, size=_size(settings), truth=settings.teacher.truth):
+            report("teachers' maps" if teachers else "pictures", done, count)
+    return Cache.open(folder)
+
+
+def _size(settings: RunSettings) -> int:
+    from u2net.network.model import CONFIGS as SHAPES
+
+    sizes = settings.train.sizes
+    return sizes[0] if len(sizes) == 1 else SHAPES[settings.model].size
+
+
+def _train(work: Callable[..., dict[str, Any]], *arguments: Any, **options: Any) -> None:
+    """Show how far `work` is, and its figures."""
+    with progress() as report:
+        found = work(*arguments, **options, say=say, tick=lambda done: report("training", int(1000 * done), 1000))
+    if found:
+        text = f"{found['out']}/weights.safetensors: agreement {found['val_iou']:.4f} mean IoU on held-out pictures"
+        result(found, text)
+
+
+@application.command(
+    examples="""
+u2net train cache --config small-fast.toml --data photos --teacher u2netp.safetensors
+u2net train cache --config small-fast.toml --data photos --teacher u2netp.safetensors --teacher isnet.onnx
+u2net train cache --config small-fast.toml --data photos --teacher maps.npz
+"""
+)
 def cache(
     config: Config,
     data: Annotated[Path, typer.Option(metavar="DIR", help="pictures, or images/ and masks/")],
-    teacher: Annotated[Path, typer.Option(metavar="FILE", help="the teacher's checkpoint")],
+    teacher: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="FILE",
+            help="a checkpoint, an .onnx with a .toml beside it, or ready maps (folder or .npz); several are averaged",
+        ),
+    ],
     cache: CacheFolder = CACHE,
     mask_values: MaskValues = None,
 ) -> None:
-    """Decode pictures once and store the teacher's maps for them."""
-    result(_cache(Namespace(**locals())))
+    """Decode pictures once and store the teachers' map for each."""
+    from .config import load_settings
+    from .teachers import load_teacher
+
+    settings = load_settings(config)
+    how = settings.teacher
+    teachers = [load_teacher(path, how.flip, how.scales, how.fast) for path in teacher]
+    made = _fill(settings, data, teachers, cache, mask_values)
+    figures = {"cache": str(cache), "pictures": len(made), "size": made.size}
+    result(
+        figures, f"{cache}: {len(made)} pictures of {made.size}×{made.size} with the maps of {len(teachers)} teachers"
+    )
 
 
 @application.command(
@@ -84,260 +136,145 @@ def shrink(
 @application.command(
     examples="u2net train prune --config small-fast.toml --weights u2netp.safetensors --out start.safetensors"
 )
-def prune(
-    config: Config,
-    weights: Annotated[Path, typer.Option(metavar="FILE", help="checkpoint of a wider network")],
-    out: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="where the start goes")],
-    cache: CacheFolder = CACHE,
-) -> None:
+def prune(config: Config, weights: Weights, out: Result, cache: CacheFolder = CACHE) -> None:
     """Make a smaller start of the configured model out of larger weights."""
-    result(_prune(Namespace(**locals())))
+    from u2net.network.checkpoint import load_checkpoint, save_checkpoint
+    from u2net.network.model import CONFIGS as SHAPES
+
+    from .cache import Cache
+    from .config import load_settings
+    from .prune import macs, make_start
+
+    settings = load_settings(config)
+    source, target = load_checkpoint(weights), SHAPES[settings.model]
+    before = macs(source.config) / 1e9
+    start = make_start(source, target, Cache.open(cache), settings.prune, settings.train.holdout, say)
+    save_checkpoint(start, out)
+    figures = {"out": str(out), "model": target.name, "gmac_before": before, "gmac_after": macs(target) / 1e9}
+    result(figures, f"{out}: {before:.2f} → {figures['gmac_after']:.2f} GMAC")
 
 
 @application.command(
     examples="""
 u2net train distill --config small-fast.toml --start start.safetensors --teacher u2netp.safetensors
-torchrun --nproc-per-node 2 -m train distill --config lite.toml --start start.safetensors
+u2net train distill --config small-fast.toml --start start.safetensors --minutes 10 --teacher u2netp.safetensors
+torchrun --nproc-per-node 2 -m train distill --config lite.toml --start start.safetensors --teacher u2netp.safetensors
 """
 )
 def distill(
     config: Config,
-    start: Annotated[Path | None, typer.Option(metavar="FILE", help="weights to begin with (random)")] = None,
+    start: Annotated[Path | None, typer.Option(metavar="FILE", help="weights to begin with (default: random)")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="folder of the run (build/train/MODEL)")] = None,
-    steps: Steps = None,
-    teacher: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="its checkpoint, where loss.features is set")
-    ] = None,
+    teacher: Features = None,
     cache: CacheFolder = CACHE,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    repeat: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="repeat the steps and rates of this run by the clock")
+    ] = None,
 ) -> None:
-    """Train the configured model to give the teacher's maps.
+    """Train the configured model to give the teachers' maps.
 
-    The folder of the run holds weights.safetensors (float16, the averaged weights), state.pt (to continue from),
-    log.csv and curve.svg.
+    A killed run is continued by the same command. The folder of the run holds weights.safetensors (the averaged weights
+    in float16), state.pt (to continue from), log.csv and curve.svg.
     """
-    result(_distill(Namespace(**locals())))
+    from .config import load_settings
+    from .run import run, with_length
+
+    settings = with_length(load_settings(config), steps, minutes)
+    _train(run, settings, cache, out or Path("build/train") / settings.model, start, teacher, repeat=repeat)
 
 
 @application.command(
-    examples="u2net train finetune --config finetune.toml --data portraits --out build/train/portraits"
+    examples="""
+u2net train finetune --data portraits --out build/train/portraits
+u2net train finetune --data products --start u2netp.safetensors --out build/train/products --minutes 20
+"""
 )
 def finetune(
-    config: Config,
     data: Annotated[Path, typer.Option(metavar="DIR", help="a folder with images/ and masks/")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="folder of the run")],
-    start: Annotated[Path | None, typer.Option(metavar="FILE", help="weights to begin with (the model's own)")] = None,
-    steps: Steps = None,
+    model: Annotated[str, typer.Option(metavar="NAME", help="whose weights to begin with")] = DEFAULT_MODEL,
+    start: Annotated[Path | None, typer.Option(metavar="FILE", help="a checkpoint to begin with instead")] = None,
+    config: Config = CONFIGS / "finetune.toml",
     teacher: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="mix in this checkpoint's maps, so that less is forgotten")
+        Path | None, typer.Option(metavar="FILE", help="mix in this network's maps, so that less is forgotten")
     ] = None,
+    steps: Steps = None,
+    minutes: Minutes = None,
     mask_values: MaskValues = None,
 ) -> None:
-    """Train on your own pictures and masks: portraits, products, …"""
-    result(_finetune(Namespace(**locals())))
+    """Train on your own pictures and masks: portraits, products, …
+
+    Agreement is with your masks, on pictures that are kept out of training. A run that ends below its start fails.
+    """
+    from .config import load_settings
+    from .loop import ranks
+    from .run import run, with_length
+    from .teachers import load_teacher
+
+    settings = with_length(load_settings(config), steps, minutes)
+    weights = start or own_weights(model)
+    if not (data / "masks").is_dir():
+        raise ConfigError(f"{data} has no folder masks/; fine-tuning needs images/ and masks/")
+    how = settings.teacher
+    with ranks() as me:
+        if me.first:
+            teachers = [load_teacher(teacher, how.flip, how.scales, how.fast)] if teacher else []
+            _fill(settings, data, teachers, out / "cache", mask_values)
+        me.wait()
+    _train(run, settings, out / "cache", out, weights, teacher, any_shape=True)
 
 
 @application.command(
     examples="u2net train temperature --config lite.toml --weights trained.safetensors --out lite.safetensors"
 )
-def temperature(
-    config: Config,
-    weights: Annotated[Path, typer.Option(metavar="FILE", help="checkpoint of a trained model")],
-    out: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="where the result goes")],
-    cache: CacheFolder = CACHE,
-) -> None:
-    """Scale the fused map's logits to come nearest the teacher's held-out maps."""
-    result(_temperature(Namespace(**locals())))
-
-
-@application.command(examples="u2net train average first.safetensors second.safetensors --out mean.safetensors")
-def average(
-    weights: Annotated[list[Path], typer.Argument(metavar="FILE", help="checkpoints of one shape")],
-    out: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="where the mean goes")],
-) -> None:
-    """Write the mean of the weights of several runs from one start."""
-    result(_average(Namespace(**locals())))
-
-
-@application.command(examples="u2net train curve build/train/lite")
-def curve(run: Annotated[Path, typer.Argument(metavar="DIR", help="folder of the run")]) -> None:
-    """Draw the learning curve of a run again."""
-    result(_curve(Namespace(**locals())))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status."""
-    return application.run(argv)
-
-
-def _settings(arguments: Namespace) -> RunSettings:
-    from dataclasses import replace
-
-    from .config import load_settings
-
-    settings = load_settings(arguments.config)
-    if getattr(arguments, "steps", None) is not None:
-        settings = replace(settings, train=replace(settings.train, steps=arguments.steps))
-    return settings
-
-
-def _fill(
-    settings: RunSettings, data: Path, teacher: U2Net | None, folder: Path, truth: float, mask_values: str | None
-) -> Cache:
-    from datasets.folder import ImageFolder, PairFolder
-
-    from .cache import Cache, build_cache
-
-    pictures = PairFolder(data, mask_values=mask_values) if (data / "masks").is_dir() else ImageFolder(data)
-    with progress() as report:
-        made = build_cache(
-            pictures,
-            teacher,
-            folder,
-            size=settings.train.sizes[0] if len(settings.train.sizes) == 1 else _model_size(settings),
-            flip=settings.teacher.flip,
-            scales=settings.teacher.scales,
-            fast=settings.teacher.fast,
-            truth=truth,
-        )
-        for done, total in made:
-            report("teacher's maps" if teacher else "pictures", done, total)
-    return Cache.open(folder)
-
-
-def _model_size(settings: RunSettings) -> int:
-    from u2net.network.model import CONFIGS
-
-    return CONFIGS[settings.model].size
-
-
-def _cache(arguments: Namespace) -> dict[str, Any]:
-    from u2net.network.checkpoint import load_checkpoint
-
-    settings = _settings(arguments)
-    teacher = load_checkpoint(arguments.teacher)
-    cache = _fill(settings, arguments.data, teacher, arguments.cache, settings.teacher.truth, arguments.mask_values)
-    say(f"{arguments.cache}: {len(cache)} pictures of {cache.size}×{cache.size}, maps of {teacher.config.name}")
-    return {"cache": str(arguments.cache), "pictures": len(cache), "size": cache.size}
-
-
-def _prune(arguments: Namespace) -> dict[str, Any]:
-    from u2net.network.checkpoint import load_checkpoint, save_checkpoint
-    from u2net.network.model import CONFIGS
-
-    from .cache import Cache
-    from .prune import macs, make_start
-
-    settings = _settings(arguments)
-    source = load_checkpoint(arguments.weights)
-    target = CONFIGS[settings.model]
-    start = make_start(source, target, Cache.open(arguments.cache), settings.prune, settings.train.holdout, say)
-    save_checkpoint(start, arguments.out)
-    figures = {"gmac_before": macs(source.config) / 1e9, "gmac_after": macs(target) / 1e9}
-    say(f"{arguments.out}: {figures['gmac_before']:.2f} → {figures['gmac_after']:.2f} GMAC")
-    return {"out": str(arguments.out), "model": target.name, **figures}
-
-
-def _distill(arguments: Namespace) -> dict[str, Any]:
-    from u2net.network.checkpoint import load_checkpoint
-    from u2net.network.model import CONFIGS, U2Net
-
-    from .cache import Cache
-    from .loop import ranks, seeded
-
-    settings = _settings(arguments)
-    out = arguments.out or Path("build/train") / settings.model
-    cache = Cache.open(arguments.cache)
-    config = CONFIGS[settings.model]
-    if arguments.start is None:
-        with seeded(settings.train.seed):
-            model = U2Net(config)
-    else:
-        model = load_checkpoint(arguments.start)
-        if not model.config.same_shape(config):
-            raise ConfigError(f"{arguments.start} is not a {config.name} but a {model.config.name}")
-    teacher = load_checkpoint(arguments.teacher) if arguments.teacher else None
-    with ranks() as me:
-        return _run(model, cache, out, settings, me, teacher)
-
-
-def _finetune(arguments: Namespace) -> dict[str, Any]:
-    from u2net.network.checkpoint import load_checkpoint
-
-    from .cache import Cache
-    from .loop import ranks
-
-    settings = _settings(arguments)
-    start = arguments.start or own_weights(settings.model)
-    model = load_checkpoint(start)
-    if not (arguments.data / "masks").is_dir():
-        raise ConfigError(f"{arguments.data} has no folder masks/; fine-tuning needs images/ and masks/")
-    teacher = load_checkpoint(arguments.teacher) if arguments.teacher else None
-    with ranks() as me:
-        if me.first:
-            truth = settings.teacher.truth if teacher else 1.0
-            _fill(settings, arguments.data, teacher, arguments.out / "cache", truth, arguments.mask_values)
-        me.wait()
-        return _run(model, Cache.open(arguments.out / "cache"), arguments.out, settings, me, teacher)
-
-
-def _run(
-    model: U2Net, cache: Cache, out: Path, settings: RunSettings, me: Ranks, teacher: U2Net | None = None
-) -> dict[str, Any]:
-    from .curve import draw_curve
-    from .loop import train
-
-    with progress() as report:
-
-        def tick(step: int) -> None:
-            if me.first:
-                report("training", step, settings.train.steps)
-
-        found = train(model, cache, out, settings.train, me, say, tick, teacher=teacher)
-    if not me.first:
-        return {}
-    title = f"{settings.model}: {settings.train.steps} steps of {settings.train.batch} pictures"
-    draw_curve(out / "log.csv", out / "curve.svg", title)
-    say(f"{out / 'weights.safetensors'}: agreement {found.get('val_iou', float('nan')):.4f} mean IoU")
-    return {"out": str(out), "settings": asdict(settings), **found}
-
-
-def _temperature(arguments: Namespace) -> dict[str, Any]:
+def temperature(config: Config, weights: Weights, out: Result, cache: CacheFolder = CACHE) -> None:
+    """Scale the fused map's logits to come nearest the teachers' held-out maps."""
     import torch
 
     from u2net.network.checkpoint import load_checkpoint
 
     from .cache import Cache
-    from .loop import save_half
+    from .config import load_settings
+    from .loop import save_weights
     from .validation import fit_temperature, held_out, scale_logits
 
-    settings = _settings(arguments)
+    settings = load_settings(config)
     torch.set_num_threads(settings.train.threads)
-    model = load_checkpoint(arguments.weights)
-    cache = Cache.open(arguments.cache)
-    _, rows = held_out(cache, settings.train.holdout)
-    factor, errors = fit_temperature(model, cache, rows, torch.device("cpu"))
+    model, opened = load_checkpoint(weights), Cache.open(cache)
+    _, rows = held_out(opened, settings.train.holdout)
+    factor, errors = fit_temperature(model, opened, rows, torch.device("cpu"))
     scale_logits(model, factor)
-    save_half(model, arguments.out)
-    before = errors[1.0]
-    say(f"{arguments.out}: logits times {factor:.2f}, held-out MAE {before:.4f} → {errors[factor]:.4f}")
-    return {"out": str(arguments.out), "factor": factor, "mae_before": before, "mae_after": errors[factor]}
+    save_weights(model, out)
+    figures = {"out": str(out), "factor": factor, "mae_before": errors[1.0], "mae_after": errors[factor]}
+    result(figures, f"{out}: logits times {factor:.2f}, held-out MAE {errors[1.0]:.4f} → {errors[factor]:.4f}")
 
 
-def _average(arguments: Namespace) -> dict[str, Any]:
+@application.command(examples="u2net train average a/weights.safetensors b/weights.safetensors --out mean.safetensors")
+def average(
+    weights: Annotated[list[Path], typer.Argument(metavar="FILE", help="checkpoints of one shape")], out: Result
+) -> None:
+    """Write the mean of the weights of several runs from one start."""
     from u2net.network.checkpoint import load_checkpoint
 
     from .average import mean_of
-    from .loop import save_half
+    from .loop import save_weights
 
-    save_half(mean_of([load_checkpoint(path) for path in arguments.weights]), arguments.out)
-    say(f"{arguments.out}: the mean of {len(arguments.weights)}")
-    return {"out": str(arguments.out), "weights": [str(path) for path in arguments.weights]}
+    save_weights(mean_of([load_checkpoint(path) for path in weights]), out)
+    result({"out": str(out), "weights": [str(path) for path in weights]}, f"{out}: the mean of {len(weights)}")
 
 
-def _curve(arguments: Namespace) -> dict[str, Any]:
+@application.command(examples="u2net train curve build/train/small-fast")
+def curve(run: Annotated[Path, typer.Argument(metavar="DIR", help="folder of a run")]) -> None:
+    """Draw the learning curve of a run again."""
     from .curve import draw_curve
 
-    picture = arguments.run / "curve.svg"
-    draw_curve(arguments.run / "log.csv", picture, arguments.run.name)
-    say(str(picture))
-    return {"curve": str(picture)}
+    picture = run / "curve.svg"
+    draw_curve(run / "log.csv", picture, run.name)
+    result({"curve": str(picture)}, str(picture))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status."""
+    return application.run(argv)

@@ -4,6 +4,11 @@ Notable choices:
 
 - **exact resume**: batches are a function of (seed, step, rank), the state file holds weights, optimizer, average and
   step, so a killed run continues with the numbers that it would have had;
+- **by steps or by the clock**: with `minutes` the rate follows the time that the run has had, which suits a lent GPU. The
+  state keeps how far each step was, so such a run can be repeated step by step (`repeat`), to the same weights;
+- **never below the start**: the start is validated first (step 0), a run that ends below it fails and leaves the start;
+- **true batch norm**: a start whose batch norm was folded away gets real statistics before it is trained. With few
+  pictures `frozen` keeps the statistics as they are: batches of eight portraits say little about the next picture;
 - **warm-up, constant, decay**: the learning rate is constant until the last part of the run, so a run that is given
   more or fewer steps continues without a jump;
 - **exponential average** of the weights is what is validated and shipped;
@@ -17,10 +22,11 @@ from __future__ import annotations
 
 import copy
 import csv
+import math
 import os
+import pickle
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,14 +39,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from u2net.errors import CheckpointError, ConfigError
+from u2net.errors import CheckpointError, ConfigError, QualityError
 from u2net.files import atomic_path
 from u2net.network.checkpoint import save_checkpoint
 from u2net.network.model import U2Net
 
-from .augment import Augmentation, Batch, Group, batch_rows, make_batch
-from .cache import Cache, normalise_batch, prepare_teacher
+from .augment import Augmentation, Group, Pictures, batch_rows, make_batch, side_targets
+from .batchnorm import is_folded, rebase_batch_norm
+from .cache import Cache
 from .features import FEATURE_STAGES, feature_loss
+from .forward import memory_format, normalise_batch, prepare_teacher
 from .losses import LossWeights, distillation_loss
 from .validation import held_out, map_sides, validate
 
@@ -48,8 +56,9 @@ __all__ = [
     "Ranks",
     "TrainSettings",
     "ranks",
-    "save_half",
+    "save_weights",
     "seeded",
+    "steps_of",
     "train",
 ]
 
@@ -72,7 +81,8 @@ LOG_COLUMNS = (
 class TrainSettings:
     """One run. Two runs with equal settings and one number of ranks give the same weights on one kind of machine."""
 
-    steps: int = 4000  # optimizer steps in all
+    steps: int = 4000  # optimizer steps in all, where `minutes` is 0
+    minutes: float = 0.0  # train so long instead; the last average is written before they are over
     batch: int = 16  # pictures per step, over all ranks: the least that keeps batch norm steady at these widths
     lr: float = 2e-3  # AdamW's peak
     warmup: int = 100  # steps from 0 to the peak: fresh batch-norm statistics settle
@@ -82,9 +92,10 @@ class TrainSettings:
     ema: float = 0.998  # average of weights; its memory is 500 steps
     seed: int = 0  # of the order of pictures and of every augmentation
     sizes: tuple[int, ...] = (320,)  # input sides in pixels, drawn per step: several make the student scale-proof
-    precision: str = "bf16"  # "fp32", "bf16" (CPUs with avx512_bf16, Ampere and later) or "fp16" (older GPUs)
+    precision: str = "auto"  # "fp32", "bf16", "fp16" (older GPUs); auto is bf16 on GPUs that have it, else fp32
+    frozen: bool = False  # batch norm keeps its statistics: for few pictures and small batches
     threads: int = 1  # per process; on a busy CPU two processes of one thread beat two threads that wait for each other
-    holdout: int = 160  # pictures kept out of training to validate on
+    holdout: int = 160  # pictures kept out of training to validate on, at most a quarter of all
     validate_every: int = 250  # steps
     save_every: int = 100  # steps between states that a killed run continues from
     share: dict[str, float] = field(
@@ -96,8 +107,10 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.lr <= 0 or not 0 <= self.decay <= 1 or not 0 <= self.ema < 1:
             raise ConfigError("steps, batch and lr must be positive, decay in [0, 1] and ema in [0, 1)")
-        if self.precision not in ("fp32", "bf16", "fp16"):
-            raise ConfigError(f"precision must be fp32, bf16 or fp16, got {self.precision!r}")
+        if self.minutes < 0:
+            raise ConfigError("minutes must not be negative")
+        if self.precision not in ("auto", "fp32", "bf16", "fp16"):
+            raise ConfigError(f"precision must be auto, fp32, bf16 or fp16, got {self.precision!r}")
         if not self.sizes or any(s < 32 or s % 4 for s in self.sizes):
             raise ConfigError("sizes must be multiples of 4 from 32 up")
         if any(not 0 <= share <= 1 for share in self.share.values()):
@@ -178,20 +191,26 @@ def shares(cache: Cache, rows: npt.NDArray[np.intp], share: dict[str, float]) ->
     return groups
 
 
-def rate(settings: TrainSettings, step: int) -> float:
-    """Learning rate of step `step` (from 0): linear warm-up, constant, then linear to 0 over the last `decay`."""
+def rate(settings: TrainSettings, step: int, done: float) -> float:
+    """Learning rate of step `step` (from 0) of a run of which `done` (0 to 1) is over: linear warm-up, constant, then
+    linear to 0 over the last `decay`."""
     up = min(1.0, (step + 1) / max(1, settings.warmup))
-    left = (settings.steps - step) / max(1.0, settings.decay * settings.steps)
+    left = (1.0 - done) / max(1e-9, settings.decay)
     return settings.lr * min(up, 1.0, max(0.0, left))
 
 
-def save_half(model: U2Net, path: Path) -> None:
-    """Write `model` as float16 safetensors, atomically. Raises `CheckpointError` where a value does not fit float16."""
+def _precision(settings: TrainSettings, device: torch.device) -> torch.dtype | None:
+    """What autocast computes in; None is float32 throughout."""
+    if settings.precision == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else None
+    return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(settings.precision)
+
+
+def save_weights(model: U2Net, path: Path) -> None:
+    """Write `model` as safetensors, atomically: float16, or float32 where a value does not fit (folded constants)."""
     half = copy.deepcopy(model).half()
-    broken = [name for name, value in half.state_dict().items() if not bool(torch.isfinite(value).all())]
-    if broken:
-        raise CheckpointError(f"{len(broken)} tensors do not fit float16, the first is {broken[0]}")
-    save_checkpoint(half, path)
+    fits = all(bool(torch.isfinite(value).all()) for value in half.state_dict().values())
+    save_checkpoint(half if fits else model, path)
 
 
 def _average(average: U2Net, model: U2Net, keep: float) -> None:
@@ -213,7 +232,7 @@ def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
 def _fingerprint(settings: TrainSettings, model: U2Net, cache: Cache, world: int) -> dict[str, Any]:
     """What must be equal for a state to be continued; the number of steps may grow or shrink."""
     about = asdict(settings)
-    for free in ("steps", "decay", "threads", "validate_every", "save_every"):
+    for free in ("steps", "minutes", "decay", "threads", "validate_every", "save_every"):
         del about[free]
     widths = [(w.mid, w.out) for w in model.config.widths]
     return {
@@ -251,6 +270,24 @@ class Log:
             csv.DictWriter(file, LOG_COLUMNS).writerow(row)
 
 
+def _read_state(path: Path, device: torch.device, fingerprint: dict[str, Any]) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        if state["fingerprint"] != fingerprint:
+            raise ConfigError(f"{path} is the state of a run with other settings; give another folder")
+    except (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ConfigError(f"{path} is not the state of a run; remove it to begin anew") from error
+    return state
+
+
+def steps_of(run: Path) -> list[float]:
+    """How far the run in folder `run` was at each of its steps, 0 to 1: what `train(repeat=…)` repeats."""
+    try:
+        return list(torch.load(run / "state.pt", map_location="cpu", weights_only=True)["done"])
+    except (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ConfigError(f"{run} holds no state.pt of a run") from error
+
+
 def train(
     model: U2Net,
     cache: Cache,
@@ -258,16 +295,20 @@ def train(
     settings: TrainSettings,
     me: Ranks,
     say: Callable[[str], None] = print,
-    tick: Callable[[int], None] = lambda step: None,
+    tick: Callable[[float], None] = lambda done: None,
     stop_after: int | None = None,
     teacher: U2Net | None = None,
+    repeat: Sequence[float] | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, float]:
     """Train `model` on `cache`; the last validation of the average. Files in `out`: `state.pt` (to continue from),
     `weights.safetensors` (the average in float16), `log.csv`.
 
-    Continues from `state.pt` where there is one; raises `ConfigError` where it is of another run. `say` gets
-    a line per validation, `tick` the number of every finished step; `stop_after` ends the work at that step as a kill
-    would, for tests. `teacher` is needed where `settings.loss.features` is not 0, and unused elsewhere.
+    Continues from `state.pt` where there is one; raises `ConfigError` where it is of another run, and `QualityError`
+    where the run ends below its start, which is then what `weights.safetensors` holds. `say` gets a line per validation,
+    `tick` how much is done after every step; `stop_after` ends the work at that step as a kill would, for tests.
+    `teacher` is needed where `settings.loss.features` is not 0, and unused elsewhere. `repeat` is `steps_of` a run by the
+    clock, whose steps and rates are then repeated; `clock` gives seconds.
     """
     if not settings.loss.features:
         teacher = None
@@ -279,103 +320,132 @@ def train(
         torch.set_num_threads(settings.threads)
     if any(size % model.config.stem for size in settings.sizes):
         raise ConfigError(f"sizes must be multiples of the stem, {model.config.stem}")
-    device = me.device
-    model = model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    average = copy.deepcopy(model).eval().requires_grad_(False)
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(settings.precision)
-    if teacher is not None:
-        teacher = prepare_teacher(teacher, fast=dtype is not None).to(device)
-    optimizer = _optimizer(model, settings)
-    scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16" and device.type == "cuda")
+    began = clock()
+    device, layout = me.device, memory_format(me.device)
+    dtype = _precision(settings, device)
+    data = Pictures.of(cache, device)
+    rows, validation = held_out(cache, settings.holdout)
+    groups = shares(cache, rows, settings.share)
+    model = model.to(device).to(memory_format=layout).eval()  # type: ignore[call-overload]
     fingerprint = _fingerprint(settings, model, cache, me.world)
     state_path = out / "state.pt"
-    step = 0
-    seconds_before = 0.0
+    start = copy.deepcopy(model)
+    if is_folded(model) and not settings.frozen and not state_path.exists():
+        some = np.random.default_rng(settings.seed).permutation(rows)[:64]
+        rebase_batch_norm(model, [normalise_batch(data.take(some[i : i + 4]).pictures) for i in range(0, len(some), 4)])
+    average = copy.deepcopy(model).requires_grad_(False)
+    model.train(not settings.frozen)
+    if teacher is not None:
+        teacher = prepare_teacher(teacher, fast=dtype is not None).to(device).to(memory_format=layout)  # type: ignore[call-overload]
+    optimizer = _optimizer(model, settings)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16 and device.type == "cuda")
+    step, seconds_before, done = 0, 0.0, list[float]()
+    first: dict[str, float] = {}
     if state_path.exists():
-        state = torch.load(state_path, map_location=device, weights_only=True)
-        if state["fingerprint"] != fingerprint:
-            raise ConfigError(f"{state_path} is the state of a run with other settings; give another folder")
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        scaler.load_state_dict(state["scaler"])
-        step, seconds_before = state["step"], state["seconds"]
+        state = _read_state(state_path, device, fingerprint)
+        for name, part in (("model", model), ("average", average), ("optimizer", optimizer), ("scaler", scaler)):
+            part.load_state_dict(state[name])
+        step, seconds_before, done, first = state["step"], state["seconds"], list(state["done"]), state["first"]
         if me.first:
             say(f"continuing at step {step}")
     student: nn.Module = Student(model)
     if me.world > 1:
         student = DistributedDataParallel(student, device_ids=[device.index] if device.type == "cuda" else None)
-    rows, validation = held_out(cache, settings.holdout)
-    groups = shares(cache, rows, settings.share)
     if me.first:
         out.mkdir(parents=True, exist_ok=True)
     log = Log(out / "log.csv", step) if me.first else None
     share = settings.batch // me.world
     latest: dict[str, float] = {}
 
-    def load(at: int) -> Batch:
-        size = int(np.random.default_rng([settings.seed, 2, at]).choice(settings.sizes))
-        picked = batch_rows(groups, at, settings.batch, settings.seed)[me.rank * share : (me.rank + 1) * share]
-        seed = (settings.seed, 3, at, me.rank)
-        return make_batch(cache, picked, size, map_sides(model, size), settings.augmentation, seed)
+    def seconds() -> float:
+        return seconds_before + clock() - began
+
+    def progress() -> float:
+        """How much of the run is over, 0 to 1, the same for all ranks."""
+        if repeat is not None:
+            return repeat[step] if step < len(repeat) else 1.0
+        if not settings.minutes:
+            return step / settings.steps
+        part = torch.tensor(seconds() / (60 * settings.minutes), dtype=torch.float64)
+        if me.world > 1:
+            part = part.to(device)
+            dist.broadcast(part, 0)
+        return min(1.0, float(part))
 
     def save() -> None:
-        seconds = seconds_before + time.monotonic() - began
-        state = {"fingerprint": fingerprint, "step": step, "seconds": seconds, "model": model.state_dict()}
-        state |= {"average": average.state_dict(), "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
+        state = {"fingerprint": fingerprint, "step": step, "seconds": seconds(), "done": done, "first": first}
+        state |= {"model": model.state_dict(), "average": average.state_dict()}
+        state |= {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
         with atomic_path(state_path) as temporary:
             torch.save(state, temporary)
-        save_half(average, out / "weights.safetensors")
+        save_weights(average, out / "weights.safetensors")
 
-    began = time.monotonic()
-    running: dict[str, float] = {}
-    counted = 0
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(load, step)
-        while step < settings.steps:
-            data = coming.result()
-            if step + 1 < settings.steps:
-                coming = pool.submit(load, step + 1)
-            for group in optimizer.param_groups:
-                group["lr"] = rate(settings, step)
-            x = normalise_batch(data.pictures.to(device)).contiguous(memory_format=torch.channels_last)
-            targets = tuple(t.to(device) for t in data.targets)
-            with torch.autocast(device.type, dtype) if dtype else nullcontext():
-                logits, outputs = student(x)
-                with torch.no_grad():
-                    wanted = teacher.stage_outputs(x, FEATURE_STAGES[-1]) if teacher is not None else {}
-            terms = distillation_loss(tuple(z.float() for z in logits), targets, settings.loss)
-            if wanted:
-                terms["features"] = feature_loss(outputs, wanted)
-                terms["total"] = terms["total"] + settings.loss.features * terms["features"]
-            optimizer.zero_grad(set_to_none=True)
-            scaler.scale(terms["total"]).backward()
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-            scaler.step(optimizer)
-            scaler.update()
-            # Early on, the average must forget the start faster than its memory.
-            _average(average, model, min(settings.ema, (step + 1) / (step + 10)))
-            step += 1
-            counted += 1
-            for name, value in terms.items():
-                running[name] = running.get(name, 0.0) + float(value.detach())
-            if not np.isfinite(running["total"]):
-                raise FloatingPointError(f"the loss is not finite at step {step}")
-            last = step == settings.steps
-            if me.first and log and (step % settings.validate_every == 0 or last):
-                latest = validate(average, cache, validation, device)
-                seconds = seconds_before + time.monotonic() - began
-                means = {name: value / counted for name, value in running.items()}
-                log.add(step=step, seconds=seconds, lr=rate(settings, step - 1), **means, **latest)
-                say(
-                    f"step {step}/{settings.steps}  {seconds:.0f} s  loss {means['total']:.4f}  "
-                    f"agreement with the teacher: IoU {latest['val_iou']:.4f}, MAE {latest['val_mae']:.4f}"
-                )
-                running, counted = {}, 0
-            if me.first and (step % settings.save_every == 0 or last):
-                save()
-            tick(step)
-            if stop_after is not None and step >= stop_after:
-                break
+    def check(**values: float) -> None:
+        """Validate the average, write a row of the log and say so."""
+        nonlocal latest
+        latest = validate(average, cache, validation, device)
+        if log:
+            log.add(step=step, seconds=seconds(), **values, **latest)
+        say(
+            f"step {step}{'' if settings.minutes else f'/{settings.steps}'}  {seconds():.0f} s  "
+            + (f"loss {values['total']:.4f}  " if "total" in values else "")
+            + f"agreement on held-out pictures: IoU {latest['val_iou']:.4f}, MAE {latest['val_mae']:.4f}"
+        )
+
+    if me.first and not step:
+        check()
+        first = latest
+    running: dict[str, Tensor] = {}
+    counted, lr = 0, 0.0
+    while True:
+        part = progress()
+        judged = me.first and counted > 0 and (part >= 1 or step % settings.validate_every == 0)
+        saved = me.first and counted > 0 and (part >= 1 or step % settings.save_every == 0)
+        if (judged or saved) and not math.isfinite(float(running["total"])):
+            raise QualityError(f"the loss is not finite before step {step}: lower train.lr")
+        if judged:
+            check(lr=lr, **{name: float(value) / counted for name, value in running.items()})
+        if saved:
+            save()
+        if judged:
+            running, counted = {}, 0
+        if part >= 1 or (stop_after is not None and step >= stop_after):
+            break
+        size = int(np.random.default_rng([settings.seed, 2, step]).choice(settings.sizes))
+        picked = batch_rows(groups, step, settings.batch, settings.seed)[me.rank * share : (me.rank + 1) * share]
+        batch = make_batch(data, picked, size, settings.augmentation, (settings.seed, 3, step, me.rank))
+        lr = rate(settings, step, part)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        x = normalise_batch(batch.pictures).contiguous(memory_format=layout)
+        with torch.autocast(device.type, dtype) if dtype else nullcontext():
+            logits, outputs = student(x)
+            with torch.no_grad():
+                wanted = teacher.stage_outputs(x, FEATURE_STAGES[-1]) if teacher is not None else {}
+        targets = side_targets(batch.maps, map_sides(model, size))
+        terms = distillation_loss(tuple(z.float() for z in logits), targets, settings.loss)
+        if wanted:
+            terms["features"] = feature_loss(outputs, wanted)
+            terms["total"] = terms["total"] + settings.loss.features * terms["features"]
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(terms["total"]).backward()
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+        scaler.step(optimizer)
+        scaler.update()
+        # Early on, the average must forget the start faster than its memory.
+        _average(average, model, min(settings.ema, (step + 1) / (step + 10)))
+        step, counted = step + 1, counted + 1
+        done.append(part)
+        for name, value in terms.items():  # nothing waits for the device here
+            running[name] = running.get(name, torch.zeros((), device=device)) + value.detach()
+        tick(part)
+    if me.first and not latest:  # a run that was over already
+        latest = validate(average, cache, validation, device)
+    if me.first and part >= 1 and latest["val_iou"] < first["val_iou"]:
+        save_weights(start, out / "weights.safetensors")
+        raise QualityError(
+            f"the run ended below its start (IoU {first['val_iou']:.4f} → {latest['val_iou']:.4f} on held-out pictures): "
+            f"{out / 'weights.safetensors'} is the start; lower train.lr, or train for longer"
+        )
     return latest

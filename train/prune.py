@@ -27,9 +27,11 @@ from torch import Tensor, nn
 from u2net.errors import ConfigError
 from u2net.network.model import STAGES, U2Net, U2NetConfig, build_model
 
-from .augment import Augmentation, make_batch
-from .cache import Cache, normalise_batch
+from .augment import Pictures, side_targets
+from .batchnorm import rebase_batch_norm, recalibrate
+from .cache import Cache
 from .config import PruneSettings
+from .forward import normalise_batch
 from .losses import LossWeights, distillation_loss
 from .validation import held_out, map_sides, validate
 
@@ -41,8 +43,6 @@ __all__ = [
     "make_start",
     "producers",
     "prune",
-    "rebase_batch_norm",
-    "recalibrate",
     "taylor",
     "to_stem",
 ]
@@ -157,77 +157,6 @@ def to_stem(model: U2Net, stem: int, name: str, first_pool: bool = True) -> U2Ne
     tensors[first] = tensors[first].repeat_interleave(stem**2, 1) / stem**2
     result.load_state_dict(tensors)
     return result
-
-
-class _Moments:
-    """Mean and variance per channel of what enters a batch norm."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.total = torch.zeros(0)
-        self.squares = torch.zeros(0)
-
-    def __call__(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        x = inputs[0].detach().double()
-        self.count += x.numel() // x.shape[1]
-        total, squares = x.sum((0, 2, 3)), (x * x).sum((0, 2, 3))
-        self.total = self.total + total if self.total.numel() else total
-        self.squares = self.squares + squares if self.squares.numel() else squares
-
-    def result(self) -> tuple[Tensor, Tensor]:
-        mean = self.total / self.count
-        return mean.float(), (self.squares / self.count - mean * mean).clamp(min=0).float()
-
-
-def _moments(model: U2Net, batches: Iterable[Tensor], found: list[Producer]) -> dict[str, tuple[Tensor, Tensor]]:
-    moments = {p.name: _Moments() for p in found}
-    handles = [_norm(model, p).register_forward_pre_hook(moments[p.name]) for p in found]
-    model.eval()
-    with torch.no_grad():
-        for x in batches:
-            model.native_logits(x)
-    for handle in handles:
-        handle.remove()
-    return {name: m.result() for name, m in moments.items()}
-
-
-def rebase_batch_norm(model: U2Net, batches: Iterable[Tensor]) -> None:
-    """Give each batch norm the running statistics of normalised `batches` (N, 3, H, W), in place, same function.
-
-    Checkpoints with folded batch norm hold identities; trained on, they would normalise by 1 in one mode and by the
-    batch in the other. The scale and shift are adjusted so that the network's output does not change.
-    """
-    found = producers(model.config)
-    moments = _moments(model, batches, found)
-    with torch.no_grad():
-        for p in found:
-            bn = _norm(model, p)
-            mean, variance = moments[p.name]
-            assert bn.running_mean is not None and bn.running_var is not None
-            slope = bn.weight / torch.sqrt(bn.running_var + bn.eps)
-            bn.bias.add_((mean - bn.running_mean) * slope)
-            bn.weight.copy_(slope * torch.sqrt(variance + bn.eps))
-            bn.running_mean.copy_(mean)
-            bn.running_var.copy_(variance)
-
-
-def recalibrate(model: U2Net, batches: Iterable[Tensor]) -> None:
-    """Set every batch norm's running statistics to those of normalised `batches`, in place, as training mode sees them.
-
-    For a network whose channels were just removed: what a missing constant shifted, the next batch norm takes back.
-    """
-    norms = [_norm(model, p) for p in producers(model.config)]
-    kept = [n.momentum for n in norms]
-    for n in norms:
-        n.reset_running_stats()
-        n.momentum = None  # cumulative average
-    model.train()
-    with torch.no_grad():
-        for x in batches:
-            model.native_logits(x)
-    for n, momentum in zip(norms, kept, strict=True):
-        n.momentum = momentum
-    model.eval()
 
 
 def absorb_constants(model: U2Net, sigmas: float = 3.0) -> int:
@@ -393,13 +322,12 @@ def make_start(
     model = source
     kept: dict[str, Tensor] = {}
     if source.config.widths != target.widths:
-        sides = map_sides(source, cache.size)
-        plain = Augmentation(flip=0, crop=0, colour=0, blur=0, jpeg=0, composite=0)
+        data, sides = Pictures.of(cache, torch.device("cpu")), map_sides(source, cache.size)
 
         def labelled() -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
             for start in range(0, len(rows), settings.batch):
-                data = make_batch(cache, rows[start : start + settings.batch], cache.size, sides, plain, (0,))
-                yield normalise_batch(data.pictures), data.targets
+                batch = data.take(rows[start : start + settings.batch])
+                yield normalise_batch(batch.pictures), side_targets(batch.maps, sides)
 
         say(f"ranking channels on {len(rows)} pictures")
         weights = LossWeights()

@@ -14,28 +14,39 @@ from torch import Tensor
 from u2net.errors import DataError
 from u2net.network.model import U2Net
 
-from .augment import Augmentation, make_batch
-from .cache import Cache, normalise_batch, side_of
+from .cache import Cache
+from .forward import memory_format, normalise_batch
 
 __all__ = ["fit_temperature", "held_out", "map_sides", "scale_logits", "validate"]
 
 
 def held_out(cache: Cache, holdout: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Rows to train on and rows to validate on, the complete ones of `cache`; a stem's side never changes."""
+    """Rows to train on and rows to validate on, the complete ones of `cache`; a stem's side never changes.
+
+    At most a quarter of the pictures are held out: a shop's 40 product shots are still enough to do both.
+    """
+    holdout = min(holdout, len(cache) // 4)
     order = np.random.default_rng(20260101).permutation(len(cache))
     validation, training = np.sort(order[:holdout]), np.sort(order[holdout:])
     done = np.asarray(cache.done)
     training, validation = training[done[training]], validation[done[validation]]
     if not len(training) or not len(validation):
-        raise DataError(f"{cache.folder}: too few pictures ({int(done.sum())}) to hold {holdout} out")
+        raise DataError(f"{cache.folder}: too few pictures ({int(done.sum())}) to hold any out; at least 4 are needed")
     return training, validation
+
+
+def _halved(side: int, times: int) -> int:
+    """`side` after `times` poolings, rounded up at each as the network does."""
+    for _ in range(times):
+        side = (side + 1) // 2
+    return side
 
 
 def map_sides(model: U2Net, size: int) -> list[int]:
     """Sides in pixels at which the seven maps of a `size` input are compared: the fused one at full resolution."""
     base = size // model.config.stem
     first = int(model.config.first_pool)  # halvings between stages 1 and 2
-    return [size, base, *(side_of(base, 1 << first + k) for k in range(5))]
+    return [size, base, *(_halved(base, first + k) for k in range(5))]
 
 
 @torch.no_grad()
@@ -44,12 +55,11 @@ def _fused(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits of the fused map, and the teacher's map, of pictures as they are: float32 (N, 1, S, S) both."""
     model.eval()
-    sides = map_sides(model, cache.size)
-    plain = Augmentation(flip=0, crop=0, colour=0, blur=0, jpeg=0, composite=0)
     for start in range(0, len(rows), batch):
-        data = make_batch(cache, rows[start : start + batch], cache.size, sides, plain, (0,))
-        x = normalise_batch(data.pictures.to(device)).contiguous(memory_format=torch.channels_last)
-        target = data.targets[0].to(device)
+        picked = rows[start : start + batch]
+        pictures = torch.from_numpy(np.ascontiguousarray(cache.images[picked].transpose(0, 3, 1, 2)))
+        target = (torch.from_numpy(cache.maps[picked][:, None]).float() / 255.0).to(device)
+        x = normalise_batch(pictures.to(device)).contiguous(memory_format=memory_format(device))
         fused = model.native_logits(x)[0].float()
         yield F.interpolate(fused, size=target.shape[2:], mode="bilinear", align_corners=False), target
 

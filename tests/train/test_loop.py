@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,17 +23,19 @@ from PIL import Image
 
 from datasets.folder import ImageFolder, PairFolder
 from tests.support.paths import ROOT
-from train.augment import Augmentation, Group, batch_rows, make_batch
-from train.cache import MAP_NAMES, Cache, build_cache, prepare_teacher, teacher_maps
+from train.augment import PLAIN, Augmentation, Group, Pictures, batch_rows, make_batch, side_targets
+from train.cache import Cache, build_cache
 from train.cli import main
 from train.config import load_settings
 from train.curve import draw_curve
-from train.loop import Ranks, TrainSettings, rate, save_half, shares, train
+from train.loop import Ranks, TrainSettings, rate, save_weights, shares, steps_of, train
 from train.losses import LossWeights, distillation_loss, soft_iou
+from train.teachers import NetworkTeacher
 from train.validation import fit_temperature, held_out, scale_logits, validate
-from u2net.errors import ConfigError, DataError
+from train.batchnorm import is_folded
+from u2net.errors import ConfigError, DataError, QualityError
 from u2net.network.checkpoint import load_checkpoint, save_checkpoint
-from u2net.network.model import CONFIGS, StageWidths, U2Net, U2NetConfig, build_model
+from u2net.network.model import CONFIGS, REBNCONV, StageWidths, U2Net, U2NetConfig, build_model
 
 TINY = U2NetConfig("tiny", (StageWidths(4, 8),) * 11, stem=2)
 SIZE = 64
@@ -76,7 +79,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cache(pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
     folder = tmp_path_factory.mktemp("cache") / "truth"
-    fill(PairFolder(pairs), None, folder, size=SIZE)
+    fill(PairFolder(pairs), [], folder, size=SIZE)
     return Cache.open(folder)
 
 
@@ -104,40 +107,57 @@ def test_a_share_thins_its_set_alone(cache: Cache) -> None:
         shares(named, rows, {"c": 0.5})
 
 
+def pictures_of(cache: Cache) -> Pictures:
+    return Pictures.of(cache, ALONE.device)
+
+
 def test_a_batch_is_a_function_of_its_seed(cache: Cache) -> None:
-    rows, strong = np.arange(8), Augmentation(crop=1, colour=1, blur=0.5, jpeg=0.5, composite=0.9)
-    sides = [SIZE, 32, 16, 8, 4, 2, 1]
-    a, b, c = (make_batch(cache, rows, SIZE, sides, strong, seed) for seed in ((1, 2), (1, 2), (1, 3)))
-    assert torch.equal(a.pictures, b.pictures)
-    assert all(torch.equal(x, y) for x, y in zip(a.targets, b.targets, strict=True))
+    rows, strong = np.arange(8), Augmentation(crop=1, look=0.5, colour=1, blur=0.5, noise=0.5, composite=0.9)
+    a, b, c = (make_batch(pictures_of(cache), rows, SIZE, strong, seed) for seed in ((1, 2), (1, 2), (1, 3)))
+    assert torch.equal(a.pictures, b.pictures) and torch.equal(a.maps, b.maps)
     assert not torch.equal(a.pictures, c.pictures)
-    assert [t.shape for t in a.targets] == [(8, 1, side, side) for side in sides]
-    for target in a.targets:
-        assert float(target.min()) >= 0 and float(target.max()) <= 1
+    assert a.pictures.shape == (8, 3, SIZE, SIZE) and a.maps.shape == (8, 1, SIZE, SIZE)
+    assert float(a.maps.min()) >= 0 and float(a.maps.max()) <= 1
+    sides = [SIZE, 32, 16, 8, 4, 2, 1]
+    targets = side_targets(a.maps, sides)
+    assert [t.shape for t in targets] == [(8, 1, side, side) for side in sides]
+    for target in targets:  # an average of the map, whatever its side
+        torch.testing.assert_close(target.mean((1, 2, 3)), a.maps.mean((1, 2, 3)))
 
 
-def test_geometry_moves_pictures_and_maps_alike(cache: Cache) -> None:
+@pytest.mark.parametrize("changes", [{"crop": 1.0, "crop_least": 0.6}, {"look": 1.0}, {"flip": 0.5}])
+def test_geometry_moves_pictures_and_maps_alike(cache: Cache, changes: dict[str, float]) -> None:
     """The discs are brighter than their ground, so brightness says where the subject is after any crop and flip."""
-    geometric = Augmentation(flip=0.5, crop=1, crop_least=0.6, colour=0, blur=0, jpeg=0, composite=0)
-    batch = make_batch(cache, np.arange(16), SIZE, [SIZE] * 7, geometric, (4,))
-    for picture, mask in zip(batch.pictures, batch.targets[0], strict=True):
+    batch = make_batch(pictures_of(cache), np.arange(16), SIZE, replace(PLAIN, **changes), (4,))
+    for picture, mask in zip(batch.pictures, batch.maps, strict=True):
         bright = picture.mean(0) > 115
         assert float((bright == (mask[0] > 0.5)).float().mean()) > 0.97
 
 
-def test_composites_keep_their_subject_and_change_the_rest(cache: Cache) -> None:
-    def drawn(composite: float) -> tuple[torch.Tensor, torch.Tensor]:
-        still = Augmentation(flip=0, crop=0, colour=0, blur=0, jpeg=0, composite=composite)
-        batch = make_batch(cache, np.arange(12), SIZE, [SIZE] * 7, still, (9,))
-        return batch.pictures, batch.targets[0]
+def test_the_second_look_is_the_runners(cache: Cache) -> None:
+    """The subject's box with 30 % margin on each side: a disc then covers π/4 / 1.6² of the picture, whatever its size."""
+    data = pictures_of(cache)
+    wide = data.boxes[:, 2:] - data.boxes[:, :2]
+    inside = ((data.boxes[:, :2] - 0.3 * wide >= 0) & (data.boxes[:, 2:] + 0.3 * wide <= 1)).all(1)
+    rows = np.flatnonzero(inside & (wide.min(1) * 1.6 > 0.25))
+    assert len(rows) >= 4
+    looked, whole = (make_batch(data, rows, SIZE, replace(PLAIN, look=look), (4,)).maps for look in (1.0, 0.0))
+    share = looked.mean((1, 2, 3))
+    assert float((share - np.pi / 4 / 1.6**2).abs().median()) < 0.03
+    assert float(share.std()) < 0.6 * float(whole.mean((1, 2, 3)).std())
 
-    (before, _), (after, matte) = drawn(0.0), drawn(1.0)
-    changed = [i for i in range(12) if not torch.equal(before[i], after[i])]
-    assert len(changed) >= 6
-    for i in changed:
-        inside, outside = matte[i, 0] == 1, matte[i, 0] == 0
-        assert torch.equal(before[i][:, inside], after[i][:, inside])
-        assert float((before[i] - after[i])[:, outside].abs().mean()) > 1
+
+def test_composites_are_their_subject_on_another_ground(cache: Cache) -> None:
+    """The discs are bright and no ground is: where the matte is sure, the picture is the disc or a ground."""
+    data = pictures_of(cache)
+    rows = np.flatnonzero(data.sure)
+    assert len(rows) >= 6
+    before, after = (make_batch(data, rows, SIZE, replace(PLAIN, composite=c), (9,)) for c in (0.0, 1.0))
+    assert not torch.equal(before.pictures, after.pictures)
+    smaller = after.maps.mean((1, 2, 3)) / before.maps.mean((1, 2, 3))
+    assert float(smaller.min()) > 0.1 and float(smaller.max()) < 1.1
+    for picture, matte in zip(after.pictures, after.maps, strict=True):
+        assert float(picture.mean(0)[matte[0] == 1].median()) > 130
 
 
 # ---- losses -------------------------------------------------------------------------------------------------------
@@ -168,60 +188,46 @@ def test_the_loss_is_least_at_the_teachers_maps() -> None:
 
 def test_the_rate_does_not_jump_when_a_run_is_extended() -> None:
     short, long = replace(QUICK, steps=1000, warmup=10), replace(QUICK, steps=4000, warmup=10)
-    rates = [rate(short, step) for step in range(1000)]
+    rates = [rate(short, step, step / 1000) for step in range(1000)]
     assert rates[0] == pytest.approx(short.lr / 10) and rates[9] == short.lr and rates[-1] < short.lr / 100
     assert max(abs(a - b) for a, b in itertools.pairwise(rates[10:])) < short.lr / 300
-    assert all(rate(short, step) == rate(long, step) for step in range(int(1000 * (1 - short.decay))))
+    assert all(rate(short, s, s / 1000) == rate(long, s, s / 4000) for s in range(int(1000 * (1 - short.decay))))
 
 
 # ---- the teacher cache --------------------------------------------------------------------------------------------
 
 
 def test_a_cache_that_was_interrupted_equals_one_that_was_not(pairs: Path, tmp_path: Path) -> None:
-    teacher, pictures = tiny(3), ImageFolder(pairs)
-    fill(pictures, teacher, tmp_path / "a", size=SIZE, flip=True, scales=(48,))
-    made = build_cache(pictures, teacher, tmp_path / "b", size=SIZE, flip=True, scales=(48,))
+    teachers, pictures = [NetworkTeacher(tiny(3), scales=(48,))], ImageFolder(pairs)
+    fill(pictures, teachers, tmp_path / "a", size=SIZE)
+    made = build_cache(pictures, teachers, tmp_path / "b", size=SIZE)
     for _ in range(2):
         next(made)
     del made
     assert 0 < Cache.open(tmp_path / "b").done.sum() < 24
-    fill(pictures, teacher, tmp_path / "b", size=SIZE, flip=True, scales=(48,))
-    for name in ("images", "done", *MAP_NAMES):
+    fill(pictures, teachers, tmp_path / "b", size=SIZE)
+    for name in ("images", "maps", "done"):
         assert (tmp_path / "a" / f"{name}.npy").read_bytes() == (tmp_path / "b" / f"{name}.npy").read_bytes(), name
     with pytest.raises(DataError, match="other pictures or settings"):
-        fill(pictures, teacher, tmp_path / "a", size=SIZE, flip=False)
+        fill(pictures, [NetworkTeacher(tiny(3), flip=False)], tmp_path / "a", size=SIZE)
 
 
-def test_the_flip_averaged_teacher_treats_left_as_right() -> None:
-    pictures = (torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 255).to(torch.uint8)
-    teacher = prepare_teacher(tiny(2, replace(TINY, stem=1)), fast=False)
-    there = teacher_maps(teacher, pictures, flip=True, scales=())
-    back = teacher_maps(teacher, pictures.flip(-1), flip=True, scales=())
-    for a, b in zip(there, back, strict=True):
-        torch.testing.assert_close(a, b.flip(-1), rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("about", ["{}", "[]", "3", '{"size": 64, "stems": ["a"]}', "{"])
+def test_a_damaged_cache_is_one_clear_line(pairs: Path, tmp_path: Path, about: str) -> None:
+    fill(PairFolder(pairs), [], tmp_path, size=SIZE)
+    (tmp_path / "cache.json").write_text(about)
+    with pytest.raises(DataError, match="cache") as error:
+        Cache.open(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_truth_is_mixed_in_where_there_are_masks(pairs: Path, cache: Cache, tmp_path: Path) -> None:
-    teacher = tiny(3)
-    fill(ImageFolder(pairs), teacher, tmp_path / "teacher", size=SIZE)
-    fill(PairFolder(pairs), teacher, tmp_path / "mixed", size=SIZE, truth=0.25)
+    teachers = [NetworkTeacher(tiny(3))]
+    fill(ImageFolder(pairs), teachers, tmp_path / "teacher", size=SIZE)
+    fill(PairFolder(pairs), teachers, tmp_path / "mixed", size=SIZE, truth=0.25)
     alone, mixed = Cache.open(tmp_path / "teacher"), Cache.open(tmp_path / "mixed")
-    for k in range(7):
-        expected = 0.25 * cache.maps[k].astype(float) + 0.75 * alone.maps[k]
-        assert np.abs(mixed.maps[k] - expected).max() <= 1.01
-
-
-def test_the_cached_maps_are_the_models_own(pairs: Path, tmp_path: Path) -> None:
-    """Against the whole model, through `u2net.preprocess`, not through the code that fills caches."""
-    from u2net.preprocess import to_tensor
-
-    teacher = tiny(3, replace(TINY, stem=1))
-    fill(ImageFolder(pairs), teacher, tmp_path / "c", size=SIZE, flip=False)
-    cached = Cache.open(tmp_path / "c")
-    for i, record in enumerate(ImageFolder(pairs)[:4]):
-        with torch.no_grad():
-            fused = teacher(torch.from_numpy(to_tensor(record.image(), SIZE)))[0][0, 0].numpy()
-        assert np.abs(fused - cached.maps[0][i] / 255.0).max() < 0.012
+    expected = 0.25 * cache.maps.astype(float) + 0.75 * alone.maps
+    assert np.abs(mixed.maps - expected).max() <= 1.01
 
 
 # ---- the loop -----------------------------------------------------------------------------------------------------
@@ -263,7 +269,7 @@ def own_maps(pairs: Path, tmp_path: Path) -> tuple[U2Net, Cache]:
     """A network, and a cache of its own maps."""
     model = tiny(3)
     scale_logits(model, 8.0)  # a random network's maps are grey all over
-    fill(ImageFolder(pairs), model, tmp_path / "own", size=SIZE, flip=False)
+    fill(ImageFolder(pairs), [NetworkTeacher(model, flip=False)], tmp_path / "own", size=SIZE)
     return model, Cache.open(tmp_path / "own")
 
 
@@ -304,7 +310,7 @@ def test_training_learns_the_discs(cache: Cache, tmp_path: Path) -> None:
     before = validate(tiny(1), cache, validation, torch.device("cpu"))
     run = replace(QUICK, steps=60, batch=8, lr=1e-2, ema=0.9, validate_every=60, save_every=60)
     after = train(tiny(1), cache, tmp_path / "run", run, ALONE, say=lambda _: None)
-    coverage = float((cache.maps[0][validation] > 127).mean())
+    coverage = float((cache.maps[validation] > 127).mean())
     assert after["val_mae"] < min(before["val_mae"], coverage) / 2
     assert after["val_iou"] > 0.7
 
@@ -314,7 +320,7 @@ def test_other_settings_do_not_continue_a_run_but_more_steps_do(cache: Cache, tm
     with pytest.raises(ConfigError, match="other settings"):
         train(tiny(1), cache, tmp_path, replace(QUICK, lr=1e-4), ALONE, say=lambda _: None)
     train(tiny(1), cache, tmp_path, replace(QUICK, steps=5), ALONE, say=lambda _: None)
-    assert [row["step"] for row in csv.DictReader((tmp_path / "log.csv").open())] == ["3", "5"]
+    assert [row["step"] for row in csv.DictReader((tmp_path / "log.csv").open())] == ["0", "3", "5"]
 
 
 def test_pictures_held_out_are_never_trained_on(cache: Cache) -> None:
@@ -323,22 +329,132 @@ def test_pictures_held_out_are_never_trained_on(cache: Cache) -> None:
     assert sorted([*training, *validation]) == list(range(24))
 
 
-def test_float16_weights_refuse_what_does_not_fit(tmp_path: Path) -> None:
+def test_weights_are_stored_in_float16_where_they_fit(tmp_path: Path) -> None:
     model = tiny()
-    save_half(model, tmp_path / "half.safetensors")
+    save_weights(model, tmp_path / "half.safetensors")
     for name, value in load_checkpoint(tmp_path / "half.safetensors").state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-3, atol=1e-4)
     with torch.no_grad():
         model.stage1.rebnconvin.conv_s1.bias[0] = 1e6  # type: ignore[union-attr,operator]
-    with pytest.raises(Exception, match="float16"):
-        save_half(model, tmp_path / "broken.safetensors")
-    assert not (tmp_path / "broken.safetensors").exists()
+    save_weights(model, tmp_path / "full.safetensors")
+    for name, value in load_checkpoint(tmp_path / "full.safetensors").state_dict().items():
+        assert torch.equal(value, model.state_dict()[name])
+
+
+class Clock:
+    """A clock that goes on by `pace` seconds every time it is looked at."""
+
+    def __init__(self, pace: float) -> None:
+        self.now, self.pace = 0.0, pace
+
+    def __call__(self) -> float:
+        self.now += self.pace
+        return self.now
+
+
+def test_a_run_by_the_clock_can_be_killed_continued_and_repeated(cache: Cache, tmp_path: Path) -> None:
+    timed = replace(QUICK, minutes=0.5, steps=1, save_every=2, validate_every=100)
+    quiet = {"say": lambda _: None}
+    train(tiny(1), cache, tmp_path / "timed", timed, ALONE, stop_after=6, clock=Clock(1.3), **quiet)
+    train(tiny(1), cache, tmp_path / "timed", timed, ALONE, clock=Clock(0.9), **quiet)  # killed, continued, faster
+    done = steps_of(tmp_path / "timed")
+    assert len(done) > 8 and done == sorted(done) and 0.9 < done[-1] < 1
+    train(tiny(1), cache, tmp_path / "again", timed, ALONE, repeat=done, **quiet)
+    first, again = (digest(tmp_path / name / "weights.safetensors") for name in ("timed", "again"))
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    rows = list(csv.DictReader((tmp_path / "timed" / "log.csv").open()))
+    assert float(rows[-1]["lr"]) < QUICK.lr / 2 and rows[0]["step"] == "0"
+
+
+def test_a_damaged_state_is_one_clear_line(cache: Cache, tmp_path: Path) -> None:
+    for name, data in (("empty", b""), ("text", b"nothing"), ("zip", b"PK\x03\x04nothing")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state.pt").write_bytes(data)
+        with pytest.raises(ConfigError, match="not the state of a run"):
+            train(tiny(1), cache, tmp_path / name, QUICK, ALONE, say=lambda _: None)
+
+
+def test_a_run_that_ends_below_its_start_fails_and_leaves_the_start(cache: Cache, tmp_path: Path) -> None:
+    run = replace(QUICK, steps=60, batch=8, lr=1e-2, ema=0.9, validate_every=60, save_every=60)
+    train(tiny(1), cache, tmp_path / "good", run, ALONE, say=lambda _: None)
+    good = load_checkpoint(tmp_path / "good" / "weights.safetensors")
+    wild = replace(run, steps=4, lr=3.0, warmup=0, ema=0.0)
+    with pytest.raises(QualityError, match="below its start"):
+        train(good, cache, tmp_path / "bad", wild, ALONE, say=lambda _: None)
+    kept = digest(tmp_path / "bad" / "weights.safetensors")
+    start = digest(tmp_path / "good" / "weights.safetensors")
+    assert all(torch.equal(kept[name], value) for name, value in start.items())
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_folded_batch_norm_is_no_trap(cache: Cache, tmp_path: Path, frozen: bool) -> None:
+    """A network whose batch norm was folded away keeps what it knows when it is trained at a rate of nearly nothing."""
+    run = replace(QUICK, steps=60, batch=8, lr=1e-2, ema=0.9, validate_every=60, save_every=60)
+    train(tiny(1), cache, tmp_path / "good", run, ALONE, say=lambda _: None)
+    model = load_checkpoint(tmp_path / "good" / "weights.safetensors")
+    with torch.no_grad():
+        for block in model.modules():
+            if isinstance(block, REBNCONV):
+                norm = block.bn_s1
+                slope = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+                block.conv_s1.weight.mul_(slope.view(-1, 1, 1, 1))
+                block.conv_s1.bias.copy_((block.conv_s1.bias - norm.running_mean) * slope + norm.bias)
+                norm.reset_running_stats()
+                norm.weight.fill_((1 + norm.eps) ** 0.5)
+                norm.bias.zero_()
+    assert is_folded(model)
+    _, validation = held_out(cache, QUICK.holdout)
+    before = validate(model, cache, validation, torch.device("cpu"))
+    slow = replace(QUICK, steps=8, batch=8, lr=1e-12, frozen=frozen, ema=0.0, augmentation=PLAIN)
+    after = train(model, cache, tmp_path / "on", slow, ALONE, say=lambda _: None)
+    assert after["val_iou"] > before["val_iou"] - (1e-6 if frozen else 0.02)
+    assert is_folded(load_checkpoint(tmp_path / "on" / "weights.safetensors")) is frozen
+
+
+def test_training_needs_torch_numpy_pillow_and_safetensors_alone(pairs: Path, tmp_path: Path) -> None:
+    """From copied folders, with everything else made impossible to import: what a lent GPU without a registry has."""
+    for name in ("train", "u2net", "datasets"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("weights", "__pycache__"))
+    fill(PairFolder(pairs), [], tmp_path / "cache", size=SIZE)
+    save_checkpoint(tiny(1), tmp_path / "start.safetensors")
+    (tmp_path / "run.toml").write_text(
+        f"[train]\nsteps = 20\nbatch = 8\nlr = 1e-2\nema = 0.8\nsizes = [{SIZE}]\nholdout = 4\n"
+    )
+    script = tmp_path / "bare.py"
+    script.write_text(
+        """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ABSENT:
+            raise ModuleNotFoundError(name)
+
+ABSENT = {"rich", "typer", "onnx", "onnxruntime", "scipy", "msgspec", "annotated_doc", "filelock", "click"}
+sys.meta_path.insert(0, Absent())
+import torch._dynamo, torch.onnx 
+from train.run import main
+sys.exit(main(sys.argv[1:]))
+""".replace("import torch._dynamo, torch.onnx \n", "")
+    )
+    command = [sys.executable, str(script), "--config", "run.toml", "--cache", "cache", "--out", "run"]
+    command += ["--start", "start.safetensors", "--minutes", "0.2"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "run" / "weights.safetensors").is_file() and (tmp_path / "run" / "curve.svg").is_file()
 
 
 def test_two_processes_train_one_model(pairs: Path, tmp_path: Path) -> None:
     """torchrun with gloo: both ranks end with the same weights, each having seen its own half of the batches."""
-    fill(PairFolder(pairs), None, tmp_path / "cache", size=SIZE)
+    fill(PairFolder(pairs), [], tmp_path / "cache", size=SIZE)
     save_checkpoint(tiny(1), tmp_path / "start.safetensors")
     script = tmp_path / "ranks.py"
     script.write_text(

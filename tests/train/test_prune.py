@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from train.cache import normalise_batch
+from train.batchnorm import rebase_batch_norm, recalibrate
+from train.forward import normalise_batch
 from train.prune import (
     absorb_constants,
     align_first_stage,
@@ -16,8 +17,6 @@ from train.prune import (
     macs,
     producers,
     prune,
-    rebase_batch_norm,
-    recalibrate,
     taylor,
     to_stem,
 )
