@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from datasets.folder import ImageFolder, PairFolder, PairRecord
 from u2net.errors import ConfigError, DataError

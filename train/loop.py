@@ -39,7 +39,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from u2net.errors import CheckpointError, ConfigError, QualityError
+from u2net.errors import ConfigError, QualityError
 from u2net.files import atomic_path
 from u2net.network.checkpoint import save_checkpoint
 from u2net.network.model import U2Net

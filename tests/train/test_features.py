@@ -50,7 +50,7 @@ def features(channels: int, seed: int, side: int = 24) -> Tensor:
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
     folder = tmp_path_factory.mktemp("features")
-    for _ in build_cache(PairFolder(discs(folder / "discs", 16)), None, folder / "cache", size=64):
+    for _ in build_cache(PairFolder(discs(folder / "discs", 16)), [], folder / "cache", size=64):
         pass
     return Cache.open(folder / "cache")
 

@@ -24,6 +24,7 @@ from PIL import Image
 from datasets.folder import ImageFolder, PairFolder
 from tests.support.paths import ROOT
 from train.augment import PLAIN, Augmentation, Group, Pictures, batch_rows, make_batch, side_targets
+from train.batchnorm import is_folded
 from train.cache import Cache, build_cache
 from train.cli import main
 from train.config import load_settings
@@ -32,7 +33,6 @@ from train.loop import Ranks, TrainSettings, rate, save_weights, shares, steps_o
 from train.losses import LossWeights, distillation_loss, soft_iou
 from train.teachers import NetworkTeacher
 from train.validation import fit_temperature, held_out, scale_logits, validate
-from train.batchnorm import is_folded
 from u2net.errors import ConfigError, DataError, QualityError
 from u2net.network.checkpoint import load_checkpoint, save_checkpoint
 from u2net.network.model import CONFIGS, REBNCONV, StageWidths, U2Net, U2NetConfig, build_model
