@@ -12,7 +12,6 @@ import pytest
 
 from tests.support.paths import BUILT, ROOT, SHARED
 
-
 FEW = ("--parity-count", "1")  # parity with PyTorch has tests of its own
 
 

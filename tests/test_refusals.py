@@ -31,7 +31,7 @@ def refusals(room: str) -> Iterator[tuple[str, str]]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             call = node.exc if isinstance(node, ast.Raise) else None
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and FAMILY.fullmatch(call.func.id):
-                yield f"{path.relative_to(ROOT)}:{node.lineno}", " ".join(map(ast.unparse, call.args))
+                yield f"{path.relative_to(ROOT)}:{call.lineno}", " ".join(map(ast.unparse, call.args))
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -72,8 +72,8 @@ class Pictures:
     """A cache where the model is: `images` uint8 (N, S, S, 3), `maps` uint8 (N, S, S), and what is known of each map.
 
     On a CPU the arrays stay where they are, memory-mapped. `boxes` float64 (N, 4) are left, top, right and bottom of
-    the subject in parts of the side, NaN where there is none; `sure` says where a subject can be pasted; `empty` are rows
-    without any subject.
+    the subject in parts of the side, NaN where there is none; `sure` says where a subject can be pasted; `empty` are
+    rows without any subject.
     """
 
     images: Tensor
@@ -100,7 +100,7 @@ class Pictures:
 
         def placed(array: npt.NDArray[np.uint8]) -> Tensor:
             if device.type == "cpu":
-                return torch.from_numpy(array if array.flags.writeable else np.asarray(array).view())
+                return torch.from_numpy(array)
             return torch.from_numpy(np.ascontiguousarray(array)).to(device)
 
         return cls(placed(cache.images), placed(cache.maps), boxes, sure, np.array(empty, np.intp))

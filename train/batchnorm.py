@@ -19,8 +19,11 @@ def norms(model: U2Net) -> dict[str, nn.BatchNorm2d]:
 
 def is_folded(model: U2Net) -> bool:
     """Whether batch norm was folded into the convolutions: every mean is 0 and every variance 1, but for eps."""
-    found = [norm for norm in norms(model).values() if norm.running_mean is not None and norm.running_var is not None]
-    return all(not bool(n.running_mean.any()) and bool(((n.running_var - 1).abs() < 1e-2).all()) for n in found)
+    found = [(norm.running_mean, norm.running_var) for norm in norms(model).values()]
+    return all(
+        mean is None or variance is None or (not bool(mean.any()) and bool(((variance - 1).abs() < 1e-2).all()))
+        for mean, variance in found
+    )
 
 
 class _Moments:

@@ -15,16 +15,19 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from datasets.folder import ImageFolder, PairFolder, PairRecord
 from u2net.errors import ConfigError, DataError
 from u2net.files import read_regular, write_json
 from u2net.preprocess import resize_bilinear, resize_for_network
 
 from .teachers import Teacher, mean_map
+
+if TYPE_CHECKING:
+    from datasets.folder import ImageFolder, PairFolder, PairRecord
 
 __all__ = ["Cache", "build_cache"]
 
@@ -45,8 +48,11 @@ class Cache:
     done: npt.NDArray[np.bool_]
 
     @classmethod
-    def open(cls, folder: str | Path, mode: str = "r") -> Cache:
-        """Open the cache in `folder` ("r" or "r+"). Raises `DataError` where there is none or it is damaged."""
+    def open(cls, folder: str | Path, mode: str = "c") -> Cache:
+        """Open the cache in `folder`, to read ("c": writes would stay in memory) or to fill ("r+").
+
+        Raises `DataError` where there is none or it is damaged.
+        """
         folder = Path(folder)
         try:
             about = json.loads(read_regular(folder / "cache.json", DataError))
@@ -84,10 +90,13 @@ def build_cache(
 ) -> Iterator[tuple[int, int]]:
     """Fill the cache in `folder` and yield (records complete, records in all) after each batch.
 
-    The map of a picture is the sigmoid of the mean of the teachers' logits. Where the picture has a mask (`PairFolder`),
-    it is `truth` parts of the mask and 1 − `truth` parts of that; without a teacher all of it is the mask. Continues an
-    interrupted fill. Raises `DataError` where the folder holds a cache of other pictures or settings.
+    The map of a picture is the sigmoid of the mean of the teachers' logits. Where the picture has a mask
+    (`PairFolder`), it is `truth` parts of the mask and 1 − `truth` parts of that; without a teacher all of it is the
+    mask. Continues an interrupted fill. Raises `DataError` where the folder holds a cache of other pictures or of
+    other settings.
     """
+    from datasets.folder import PairFolder, PairRecord  # not above: `train.run` must do without what reads pictures
+
     if not teachers and not isinstance(pictures, PairFolder):
         raise ConfigError("without a teacher the pictures need masks: a folder with images/ and masks/")
     folder = Path(folder)

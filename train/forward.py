@@ -44,8 +44,8 @@ def _keep_float32(stage: RSU) -> None:
 def prepare_teacher(model: U2Net, fast: bool) -> U2Net:
     """A copy of `model` to ask for maps or features: in evaluation mode and, with `fast`, fit to be run in 16 bits.
 
-    In bfloat16 the almost constant channels of the authors' small model lose their signal (mask IoU with float32 0.954);
-    with the stages of a folded bias above `LARGE_BIAS` left in float32 it is 0.997.
+    In bfloat16 the almost constant channels of the authors' small model lose their signal (mask IoU with float32
+    0.954); with the stages of a folded bias above `LARGE_BIAS` left in float32 it is 0.997.
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
     if fast:

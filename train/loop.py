@@ -4,8 +4,8 @@ Notable choices:
 
 - **exact resume**: batches are a function of (seed, step, rank), the state file holds weights, optimizer, average and
   step, so a killed run continues with the numbers that it would have had;
-- **by steps or by the clock**: with `minutes` the rate follows the time that the run has had, which suits a lent GPU. The
-  state keeps how far each step was, so such a run can be repeated step by step (`repeat`), to the same weights;
+- **by steps or by the clock**: with `minutes` the rate follows the time that the run has had, which suits a rented GPU.
+  The state keeps how far each step was, so such a run can be repeated step by step (`repeat`), to the same weights;
 - **never below the start**: the start is validated first (step 0), a run that ends below it fails and leaves the start;
 - **true batch norm**: a start whose batch norm was folded away gets real statistics before it is trained. With few
   pictures `frozen` keeps the statistics as they are: batches of eight portraits say little about the next picture;
@@ -24,7 +24,6 @@ import copy
 import csv
 import math
 import os
-import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -50,6 +49,7 @@ from .cache import Cache
 from .features import FEATURE_STAGES, feature_loss
 from .forward import memory_format, normalise_batch, prepare_teacher
 from .losses import LossWeights, distillation_loss
+from .state import State, read_state, save_state
 from .validation import held_out, map_sides, validate
 
 __all__ = [
@@ -58,7 +58,6 @@ __all__ = [
     "ranks",
     "save_weights",
     "seeded",
-    "steps_of",
     "train",
 ]
 
@@ -270,24 +269,6 @@ class Log:
             csv.DictWriter(file, LOG_COLUMNS).writerow(row)
 
 
-def _read_state(path: Path, device: torch.device, fingerprint: dict[str, Any]) -> dict[str, Any]:
-    try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-        if state["fingerprint"] != fingerprint:
-            raise ConfigError(f"{path} is the state of a run with other settings; give another folder")
-    except (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ConfigError(f"{path} is not the state of a run; remove it to begin anew") from error
-    return state
-
-
-def steps_of(run: Path) -> list[float]:
-    """How far the run in folder `run` was at each of its steps, 0 to 1: what `train(repeat=…)` repeats."""
-    try:
-        return list(torch.load(run / "state.pt", map_location="cpu", weights_only=True)["done"])
-    except (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ConfigError(f"{run} holds no state.pt of a run") from error
-
-
 def train(
     model: U2Net,
     cache: Cache,
@@ -305,10 +286,11 @@ def train(
     `weights.safetensors` (the average in float16), `log.csv`.
 
     Continues from `state.pt` where there is one; raises `ConfigError` where it is of another run, and `QualityError`
-    where the run ends below its start, which is then what `weights.safetensors` holds. `say` gets a line per validation,
-    `tick` how much is done after every step; `stop_after` ends the work at that step as a kill would, for tests.
-    `teacher` is needed where `settings.loss.features` is not 0, and unused elsewhere. `repeat` is `steps_of` a run by the
-    clock, whose steps and rates are then repeated; `clock` gives seconds.
+    where the run ends below its start in IoU and MAE, which is then what `weights.safetensors` holds.
+    `say` gets a line a validation, `tick` how much is done after every step; `stop_after` ends the work at that step as
+    a kill would, for tests.
+    `teacher` is needed where `settings.loss.features` is not 0, and unused elsewhere. `repeat` is `steps_of` a run by
+    the clock, whose steps and rates are then repeated; `clock` gives seconds.
     """
     if not settings.loss.features:
         teacher = None
@@ -342,10 +324,14 @@ def train(
     step, seconds_before, done = 0, 0.0, list[float]()
     first: dict[str, float] = {}
     if state_path.exists():
-        state = _read_state(state_path, device, fingerprint)
-        for name, part in (("model", model), ("average", average), ("optimizer", optimizer), ("scaler", scaler)):
-            part.load_state_dict(state[name])
-        step, seconds_before, done, first = state["step"], state["seconds"], list(state["done"]), state["first"]
+        state = read_state(state_path, device)
+        if state.fingerprint != fingerprint:
+            raise ConfigError(f"{state_path} is the state of a run with other settings; give another folder")
+        model.load_state_dict(state.model)
+        average.load_state_dict(state.average)
+        optimizer.load_state_dict(state.optimizer)
+        scaler.load_state_dict(state.scaler)
+        step, seconds_before, done, first = state.step, state.seconds, state.done, state.first
         if me.first:
             say(f"continuing at step {step}")
     student: nn.Module = Student(model)
@@ -373,11 +359,8 @@ def train(
         return min(1.0, float(part))
 
     def save() -> None:
-        state = {"fingerprint": fingerprint, "step": step, "seconds": seconds(), "done": done, "first": first}
-        state |= {"model": model.state_dict(), "average": average.state_dict()}
-        state |= {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
-        with atomic_path(state_path) as temporary:
-            torch.save(state, temporary)
+        weights = (model.state_dict(), average.state_dict(), optimizer.state_dict(), scaler.state_dict())
+        save_state(State(fingerprint, step, seconds(), done, first, *weights), state_path)
         save_weights(average, out / "weights.safetensors")
 
     def check(**values: float) -> None:
@@ -442,10 +425,11 @@ def train(
         tick(part)
     if me.first and not latest:  # a run that was over already
         latest = validate(average, cache, validation, device)
-    if me.first and part >= 1 and latest["val_iou"] < first["val_iou"]:
+    if me.first and part >= 1 and latest["val_iou"] < first["val_iou"] and latest["val_mae"] > first["val_mae"]:
         save_weights(start, out / "weights.safetensors")
         raise QualityError(
-            f"the run ended below its start (IoU {first['val_iou']:.4f} → {latest['val_iou']:.4f} on held-out pictures): "
+            f"the run ended below its start (on held-out pictures IoU {first['val_iou']:.4f} → "
+            f"{latest['val_iou']:.4f}, MAE {first['val_mae']:.4f} → {latest['val_mae']:.4f}): "
             f"{out / 'weights.safetensors'} is the start; lower train.lr, or train for longer"
         )
     return latest

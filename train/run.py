@@ -1,7 +1,7 @@
 """One run from files to files. As `python -m train.run` it needs torch, numpy, Pillow and safetensors alone.
 
-That is for a lent GPU without a package registry: copy the folders `train/`, `u2net/` and `datasets/`, a cache, the start
-and the teacher there, and bring the folder of the run back.
+That is for a GPU machine without a package registry: copy the folders `train/`, `u2net/` and `datasets/`, a cache, the
+start and the teacher there, and bring the folder of the run back.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from u2net.network.model import CONFIGS, U2Net, U2NetConfig
 from .cache import Cache
 from .config import RunSettings, load_settings
 from .curve import draw_curve
-from .loop import ranks, seeded, steps_of, train
+from .loop import ranks, seeded, train
+from .state import steps_of
 
 __all__ = ["main", "run", "with_length"]
 

@@ -6,7 +6,7 @@ Notable choices:
   averaged where averaging belongs, before the sigmoid;
 - a network that is not of this family is described by a TOML file beside its `.onnx` (see `OnnxSettings`). It gets the
   picture at its own resolution: ISNet at 320 pixels is a far worse teacher than at 1,024;
-- maps that lie ready are a folder of PNG or WebP files named as the pictures, or an `.npz` of `names`, `off` and `blob`.
+- maps that lie ready are a folder of PNG or WebP files named as the pictures, or an `.npz` of `names`, `off`, `blob`.
 """
 
 from __future__ import annotations
@@ -128,7 +128,11 @@ class OnnxTeacher:
     def _logit(self, picture: ByteArray, size: int) -> Tensor:
         s = self.settings
         pixels = resize_bilinear(picture, s.size, s.size).astype(np.float32) / s.divide
-        x = ((pixels - np.float32(s.mean)) / np.float32(s.std)).transpose(2, 0, 1)[None].astype(np.float32)
+        x = (
+            ((pixels - np.array(s.mean, np.float32)) / np.array(s.std, np.float32))
+            .transpose(2, 0, 1)[None]
+            .astype(np.float32)
+        )
         found = torch.from_numpy(np.asarray(self.session.run([self.output], {self.input: x})[0], dtype=np.float32))
         if found.ndim != 4 or found.shape[:2] != (1, 1):
             raise DataError(f"the teacher's output {self.output} is of shape {tuple(found.shape)}, not 1×1×h×w")

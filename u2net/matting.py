@@ -10,8 +10,8 @@ colour model fits best. Notable choices:
   to be the map, as far as that is not doubted. So translucent subjects, which no trimap can know, keep their opacity.
 - The matte of the guided filter is a prior, the stronger the less of the map its colours explain nearby: where subject
   and background are textured alike no local model of colour is right, and the large windows of the guided filter are.
-- Where the map is doubted (blurred, and colours tell more than it does) it only serves as a trimap: the prior and the means
-  hardly count, and the haze that closed-form matting leaves around what it found is taken off.
+- Where the map is doubted (blurred, and colours tell more than it does) it only serves as a trimap: the prior and the
+  means hardly count, and the haze that closed-form matting leaves around what it found is taken off.
 - The system is solved on the working grid of `sampling` (here with `MATTING_SIDE`, coarser where much is unknown). What
   the solution changes there is added to the guided filter's matte at full size.
 """

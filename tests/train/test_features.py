@@ -109,7 +109,7 @@ def test_stage_outputs_stop_where_they_are_told() -> None:
 
 def test_a_student_learns_its_teachers_features(cache: Cache, tmp_path: Path) -> None:
     teacher, known = network(WIDE, 1), {}
-    run = replace(RUN, steps=40, batch=8, ema=0.5, validate_every=40, save_every=40)
+    run = replace(RUN, steps=30, batch=8, ema=0.5, validate_every=30, save_every=30)
     for weight in (0.0, 4.0):
         student = network(NARROW, 2)
         settings = replace(run, loss=LossWeights(features=weight))
@@ -132,7 +132,7 @@ def test_a_killed_run_with_features_continues_with_the_same_numbers(cache: Cache
     whole, parts = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "parts"))
     assert all(torch.equal(value, parts["model"][name]) for name, value in whole["model"].items())
     rows = list(csv.DictReader((tmp_path / "whole" / "log.csv").open()))
-    assert all(0 < float(row["features"]) <= 1.01 for row in rows)
+    assert all(0 < float(row["features"]) <= 1.01 for row in rows[1:])
 
 
 def test_features_without_a_teacher_are_refused(cache: Cache, tmp_path: Path) -> None:
