@@ -425,6 +425,8 @@ def train(
         tick(part)
     if me.first and not latest:  # a run that was over already
         latest = validate(average, cache, validation, device)
+    if me.first and not (out / "weights.safetensors").exists():  # no time for a single step
+        save()
     if me.first and part >= 1 and latest["val_iou"] < first["val_iou"] and latest["val_mae"] > first["val_mae"]:
         save_weights(start, out / "weights.safetensors")
         raise QualityError(
