@@ -40,9 +40,10 @@ from u2net.network.model import STAGES, StageWidths, U2Net, U2NetConfig
 from u2net.network.shape import read_shape
 from u2net.preprocess import resize_for_network
 
-from .cache import normalise_batch
+from .batchnorm import rebase_batch_norm, recalibrate
+from .forward import normalise_batch
 from .losses import LossWeights, distillation_loss
-from .prune import absorb_constants, kept_channels, macs, prune, rebase_batch_norm, recalibrate, taylor
+from .prune import absorb_constants, kept_channels, macs, prune, taylor
 from .shrink_settings import ShrinkSettings
 
 __all__ = ["choose_widths", "convolution_macs", "shrink", "shrink_file"]
