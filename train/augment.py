@@ -156,12 +156,17 @@ def _sample(source: Tensor, thetas: Tensor, side: int, outside: str = "border") 
     return F.grid_sample(source, grid, mode="bilinear", padding_mode=outside, align_corners=False)
 
 
+def _normal(shape: Sequence[int], device: torch.device, rng: np.random.Generator) -> Tensor:
+    """Normal noise, drawn where it is needed: a GPU would wait for the processor's."""
+    generator = torch.Generator(device).manual_seed(int(rng.integers(1 << 62)))
+    return torch.randn(tuple(shape), generator=generator, device=device)
+
+
 def _smooth(pictures: Tensor, size: int, rng: np.random.Generator) -> Tensor:
     """Backgrounds out of pictures that have a subject: their colours alone, with grain."""
     coarse = F.interpolate(pictures, size=int(rng.choice((4, 8, 16, 24))), mode="area")
     smooth = F.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=False).clamp(0, 255)
-    grain = torch.from_numpy(rng.standard_normal((len(pictures), 1, size, size), dtype=np.float32))
-    return smooth + grain.to(pictures.device) * float(rng.uniform(0, 12))
+    return smooth + _normal((len(pictures), 1, size, size), pictures.device, rng) * float(rng.uniform(0, 12))
 
 
 def _composite(
@@ -231,8 +236,7 @@ def make_batch(data: Pictures, rows: npt.NDArray[np.intp], size: int, a: Augment
 
 
 def _grain(pictures: Tensor, rng: np.random.Generator) -> Tensor:
-    grain = torch.from_numpy(rng.standard_normal(tuple(pictures.shape), dtype=np.float32)).to(pictures.device)
-    return pictures + grain * float(rng.uniform(2, 12))
+    return pictures + _normal(pictures.shape, pictures.device, rng) * float(rng.uniform(2, 12))
 
 
 def side_targets(maps: Tensor, sides: Sequence[int]) -> tuple[Tensor, ...]:
