@@ -428,9 +428,7 @@ def train(
         latest = validate(average, cache, validation, device)
     if me.first and not (out / "weights.safetensors").exists():  # no time for a single step
         save()
-    worse = (
-        latest["val_iou"] < first["val_iou"] - WORSE_BY and latest["val_mae"] > first["val_mae"] if me.first else False
-    )
+    worse = me.first and latest["val_iou"] < first["val_iou"] - WORSE_BY and latest["val_mae"] > first["val_mae"]
     if part >= 1 and worse:
         save_weights(start, out / "weights.safetensors")
         raise QualityError(
