@@ -25,7 +25,7 @@ from u2net.errors import ConfigError, DataError
 from .folder import ImageFolder, ImageRecord, some
 from .synthetic import SyntheticSet
 
-__all__ = ["CalibrationImages", "CalibrationSplit", "calibration_images", "calibration_split"]
+__all__ = ["CalibrationImages", "CalibrationSplit", "calibration_images", "calibration_split", "joined"]
 
 ByteArray = npt.NDArray[np.uint8]
 
@@ -83,6 +83,16 @@ class CalibrationImages(Sequence[ByteArray]):
             digest.update(f"{name}\0{picture.shape}\0".encode())
             digest.update(np.ascontiguousarray(picture).data)
         return digest.hexdigest()
+
+
+def joined(first: CalibrationImages, second: CalibrationImages) -> CalibrationImages:
+    """The pictures of both, one after the other."""
+    count = len(first)
+    return CalibrationImages(
+        f"{first.source} and {second.source}",
+        (*first.names, *second.names),
+        lambda index: first[index] if index < count else second[index - count],
+    )
 
 
 def calibration_images(

@@ -93,7 +93,7 @@ def quantize(
     already says what is asked for is left as it is.
 
     Further commands: sensitivity (what each layer costs), ablation (what each pass brings), compare (beside the usual
-    tools).
+    tools), trust (what the verdict says beside what is true).
     """
     from .stage import quantize_file
 
@@ -179,6 +179,28 @@ def compare(
     _measure(measure, model, calib, data, settings, out)
 
 
+@application.command(
+    examples="u2net quantize trust build/small/fp32.onnx --calib photographs/ --data others/ --out trust"
+)
+def trust(
+    model: Model,
+    calib: Annotated[Path, typer.Option(metavar="DIR", help="good pictures to calibrate on")],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="others, on which what is true is measured")],
+    domain: Annotated[Path | None, typer.Option(metavar="DIR", help="pictures of another kind")] = None,
+    check: Check = 60,
+    fast: Annotated[bool, typer.Option("--fast", help="round to nearest after refitting")] = False,
+    out: Tables = None,
+    threads: Threads = 2,
+) -> None:
+    """Compare what quantize says of good and bad calibration folders with what is true on other pictures."""
+    from .trust import trust as measure
+
+    settings = QuantizeSettings("refit" if fast else "learned", check_count=check, threads=threads)
+    with progress() as report:
+        rows, table = measure(model, calib, data, domain, settings, report)
+    _write_tables(rows, table, out)
+
+
 def _measure(
     measure: Callable[..., tuple[list[dict[str, Any]], str]],
     model: Path,
@@ -189,6 +211,10 @@ def _measure(
 ) -> None:
     with progress() as report:
         rows, table = measure(model, calib, data, settings, report)
+    _write_tables(rows, table, out)
+
+
+def _write_tables(rows: list[dict[str, Any]], table: str, out: Path | None) -> None:
     if out is not None:
         from u2net.files import write_bytes, write_json
 

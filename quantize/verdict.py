@@ -12,7 +12,7 @@ from .agreement import EMPTY_SHARE, Agreement
 from .pipeline import Quantized
 from .settings import QuantizeSettings
 
-__all__ = ["refuse_dishonest", "refuse_poor", "refuse_subjectless", "warnings_of"]
+__all__ = ["falls_short", "refuse_dishonest", "refuse_poor", "refuse_subjectless", "warnings_of"]
 
 #: A quantized map whose standard deviation is below this on every picture is a blank mask.
 BLANK = 1e-3
@@ -76,6 +76,12 @@ def refuse_poor(agreed: Agreement, settings: QuantizeSettings, what: str = "quan
         )
 
 
+def falls_short(agreed: Agreement, elsewhere: Agreement) -> bool:
+    """Whether masks of procedural scenes, in most of which the float model sees a subject, agree less than others."""
+    seen = 2 * elsewhere.iou.size >= len(elsewhere.mae)
+    return seen and elsewhere.iou_mean < agreed.iou_mean - LOSS_ELSEWHERE
+
+
 def warnings_of(
     split: CalibrationSplit, empty: Sequence[str], agreed: Agreement, elsewhere: Agreement | None
 ) -> list[str]:
@@ -87,7 +93,7 @@ def warnings_of(
         warnings.append(f"calibrated on {len(split.calibration)} pictures only; give {FEW_PICTURES} or more")
     if elsewhere is not None and 2 * elsewhere.iou.size < len(elsewhere.mae):
         warnings.append("the float model sees no subject in most procedural scenes: only the folder says how it does")
-    elif elsewhere is not None and elsewhere.iou_mean < agreed.iou_mean - LOSS_ELSEWHERE:
+    elif elsewhere is not None and falls_short(agreed, elsewhere):
         warnings.append(
             f"masks of procedural scenes agree to {elsewhere.iou_mean:.4f} only, {agreed.iou_mean:.4f} on the folder's "
             "pictures: the folder does not show all that a photograph may; add other kinds of pictures to it"

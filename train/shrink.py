@@ -53,6 +53,7 @@ ByteArray = npt.NDArray[np.uint8]
 GROUP = 4  # channels that go together: what the engine fills up to
 ABSORB = 3.0  # deviations; as `PruneSettings.absorb`
 SIZES = (0.6, 0.8, 1.0)  # of the taught side, that healing draws from: smaller ones are cheaper
+STATISTICS = 8  # pictures that batch norm's are taken of: each has a hundred thousand pixels
 VALIDATIONS = 4  # during healing
 LIBRARIES = ("torch", "numpy", "Pillow")
 
@@ -177,14 +178,14 @@ def shrink(
     teacher, whole = copy.deepcopy(source).eval().requires_grad_(False), copy.deepcopy(source).eval()
     reference = _masks(teacher, held_out)
     ranked = pictures[: settings.ranking]
-    small = _sizes(source.config, len(pictures[0]))[0]  # channels matter alike there, at a third of the price
-    rebase_batch_norm(whole, _resized(_batches(ranked, 1), small))
+    few = ranked[:STATISTICS]
+    rebase_batch_norm(whole, _batches(few, 1))
     absorb_constants(whole, ABSORB)
-    rebase_batch_norm(whole, _resized(_batches(ranked, 1), small))
+    rebase_batch_norm(whole, _batches(few, 1))
     weights = LossWeights()
 
     def labelled() -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
-        for done, x in enumerate(_resized(_batches(ranked, 1), small), 1):
+        for done, x in enumerate(_batches(ranked, 1), 1):
             # Against its own maps a network has no gradient; against its own masks it has, where it is unsure.
             yield x, tuple((target > 0.5).float() for target in _targets(teacher, x))
             progress("ranking channels", done, len(ranked))
