@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.paths import ROOT
 
-ROOMS = ("export", "quantize", "datasets", "eval", "publish")
+ROOMS = ("export", "quantize", "datasets", "train", "eval", "publish")
 FAMILY = re.compile(r"\w*(Config|Model|Data|Quality|Checkpoint|Image|Artifact|Output)Error")
 #: A command or an option, or a verb that tells the reader what to do.
 CURE = re.compile(

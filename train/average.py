@@ -20,7 +20,7 @@ def mean_of(models: Sequence[U2Net]) -> U2Net:
     """The first of `models` with the mean of the weights and statistics of all; `ConfigError` where shapes differ."""
     first = models[0]
     if not all(first.config.same_shape(model.config) for model in models):
-        raise ConfigError("only models of one shape have a mean")
+        raise ConfigError("only models of one shape have a mean; give checkpoints of runs from one start")
     states = [model.state_dict() for model in models]
     for name, value in first.state_dict().items():
         if value.is_floating_point():

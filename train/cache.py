@@ -62,7 +62,10 @@ class Cache:
             raise DataError(f"{folder} is not a teacher cache: {error}; make one with 'u2net train cache'") from error
         count = len(stems)
         if (images.shape, maps.shape, done.shape) != ((count, size, size, 3), (count, size, size), (count,)):
-            raise DataError(f"{folder} is a damaged cache: its arrays are not of {count} pictures of {size}×{size}")
+            raise DataError(
+                f"{folder} is a damaged cache: its arrays are not of {count} pictures of {size}×{size}; make it "
+                "again with 'u2net train cache'"
+            )
         return cls(folder, stems, size, images, maps, done)
 
     def __len__(self) -> int:

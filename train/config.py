@@ -102,5 +102,7 @@ def load_settings(path: str | Path) -> RunSettings:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
+        raise ConfigError(
+            f"{path} is not TOML ({error}); train/configs/ has some to begin with, give one like those"
+        ) from error
     return _build(RunSettings, values, "")

@@ -90,7 +90,7 @@ def draw_curve(log: Path, picture: Path, title: str) -> None:
     except OSError as error:
         raise DataError(f"{log} cannot be read: {error.strerror or error}") from error
     if not rows:
-        raise DataError(f"{log} has no rows yet")
+        raise DataError(f"{log} has no rows yet; wait for the first validation, or give another run")
     body = [f'<text x="{LEFT}" y="24" font-size="17" font-weight="700">{escape(title)}</text>']
     top = 34.0
     for panel in PANELS:

@@ -181,13 +181,13 @@ def shares(cache: Cache, rows: npt.NDArray[np.intp], share: dict[str, float]) ->
     names = np.array([cache.stems[row].split("_", 1)[0] for row in rows])
     unknown = sorted(set(share) - set(names))
     if unknown:
-        raise ConfigError(f"train.share names {', '.join(unknown)}, but the sets are {', '.join(sorted(set(names)))}")
+        raise ConfigError(f"train.share names {', '.join(unknown)}, but there are {', '.join(sorted(set(names)))}")
     if not share:
         return [Group(rows, len(rows))]
     found = [(rows[names == name], share.get(str(name), 1.0)) for name in sorted(set(names))]
     groups = [Group(members, round(len(members) * part)) for members, part in found]
     if not sum(group.count for group in groups):
-        raise ConfigError("train.share leaves no pictures")
+        raise ConfigError("train.share leaves no pictures; give a set a larger share")
     return groups
 
 
@@ -298,7 +298,9 @@ def train(
     elif teacher is None:
         raise ConfigError("loss.features needs the teacher's checkpoint (--teacher)")
     if settings.batch % me.world:
-        raise ConfigError(f"a batch of {settings.batch} cannot be shared by {me.world} ranks")
+        raise ConfigError(
+            f"a batch of {settings.batch} cannot be shared by {me.world} ranks; make train.batch a multiple of it"
+        )
     if settings.threads:
         torch.set_num_threads(settings.threads)
     if any(size % model.config.stem for size in settings.sizes):
@@ -386,7 +388,7 @@ def train(
         judged = me.first and counted > 0 and (part >= 1 or step % settings.validate_every == 0)
         saved = me.first and counted > 0 and (part >= 1 or step % settings.save_every == 0)
         if (judged or saved) and not math.isfinite(float(running["total"])):
-            raise QualityError(f"the loss is not finite before step {step}: lower train.lr")
+            raise QualityError(f"the loss is not finite before step {step}; make train.lr lower")
         if judged:
             check(lr=lr, **{name: float(value) / counted for name, value in running.items()})
         if saved:

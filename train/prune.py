@@ -147,9 +147,11 @@ def to_stem(model: U2Net, stem: int, name: str, first_pool: bool = True) -> U2Ne
     the result is a start that needs training.
     """
     if model.config.stem != 1:
-        raise ConfigError("only a network of stem 1 can be given another stem")
+        raise ConfigError("only a network of stem 1 can be given another stem; give --weights of one")
     if not first_pool and stem != 2:
-        raise ConfigError(f"a stem of 2 can stand for the first pooling, one of {stem} cannot")
+        raise ConfigError(
+            f"a stem of 2 can stand for the first pooling, one of {stem} cannot; leave first_pool as it is"
+        )
     result = build_model(replace(model.config, name=name, stem=stem, first_pool=first_pool, aliases=()))
     tensors = {k: v.clone() for k, v in model.state_dict().items()}
     first = "stage1.rebnconvin.conv_s1.weight"

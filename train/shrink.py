@@ -9,7 +9,7 @@ Notable choices:
 - **whole channels only**: zeros scattered in the weights make no kernel faster (see docs/training.md for the figure);
 - **healing** is distillation from the network itself on the given pictures, masks are not needed. Batch norm keeps its
   statistics, so batches may be small. The best average on pictures that are held out is kept, and the start counts;
-- **little memory**: pictures wait as bytes, the teacher answers batch by batch, channels are ranked picture by picture.
+- **little memory**: pictures wait as bytes; channels are ranked, and the network healed, on one at a time.
 """
 
 from __future__ import annotations
@@ -237,16 +237,17 @@ def _heal(
     began = time.monotonic()
     for step in range(settings.steps):
         chosen = rng.choice(len(pictures), min(settings.batch, len(pictures)), replace=False)
-        chosen_pictures = [pictures[index] for index in chosen]
-        (x,) = _resized(_batches(chosen_pictures, len(chosen)), int(rng.choice(sizes)))
-        x = x.flip(-1) if rng.random() < 0.5 else x
+        size = int(rng.choice(sizes))
         rate = settings.lr * min(1.0, (step + 1) / 10, (settings.steps - step) / (0.7 * settings.steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
         model.eval()  # batch norm keeps its statistics
-        loss = distillation_loss(model.native_logits(x), _targets(teacher, x), weights)["total"]
         optimizer.zero_grad()
-        loss.backward()
+        # One by one: batch norm is frozen, so the gradient is a batch's, and the memory that of one picture.
+        for x in _resized(_batches([pictures[index] for index in chosen], 1), size):
+            x = x.flip(-1) if rng.random() < 0.5 else x
+            loss = distillation_loss(model.native_logits(x), _targets(teacher, x), weights)["total"]
+            (loss / len(chosen)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
         optimizer.step()
         progress("healing", step + 1, settings.steps)

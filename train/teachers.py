@@ -87,7 +87,7 @@ class OnnxSettings:
         if self.size < 16 or self.divide <= 0 or len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ConfigError("a teacher's size, divide and std must be positive, mean and std three numbers each")
         if self.gives not in ("probability", "logit"):
-            raise ConfigError(f'a teacher gives "probability" or "logit", not {self.gives!r}')
+            raise ConfigError(f'gives must be "probability" or "logit", not {self.gives!r}')
 
     @classmethod
     def read(cls, path: Path) -> OnnxSettings:
@@ -104,7 +104,9 @@ class OnnxSettings:
                     values[name] = tuple(float(v) for v in values[name])
             return cls(**values)
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
-            raise ConfigError(f"{path} is not the description of a teacher: {error}") from error
+            raise ConfigError(
+                f"{path} is not the description of a teacher ({error}); see docs/training.md for what it must have"
+            ) from error
 
 
 class OnnxTeacher:
@@ -121,7 +123,7 @@ class OnnxTeacher:
             raise ConfigError(f"{path} cannot be run: {' '.join(str(error).split())[:200]}") from error
         names = [output.name for output in self.session.get_outputs()]
         if settings.output and settings.output not in names:
-            raise ConfigError(f"{path} has no output {settings.output}; it has {', '.join(names)}")
+            raise ConfigError(f"{path} has no output {settings.output}; there are {', '.join(names)}")
         self.output = settings.output or names[0]
         self.input = self.session.get_inputs()[0].name
 
@@ -135,7 +137,10 @@ class OnnxTeacher:
         )
         found = torch.from_numpy(np.asarray(self.session.run([self.output], {self.input: x})[0], dtype=np.float32))
         if found.ndim != 4 or found.shape[:2] != (1, 1):
-            raise DataError(f"the teacher's output {self.output} is of shape {tuple(found.shape)}, not 1×1×h×w")
+            raise DataError(
+                f"the teacher's output {self.output} is of shape {tuple(found.shape)}, not 1×1×h×w; name another "
+                "output in the .toml beside it"
+            )
         if s.gives == "probability":
             found = found.clamp(LEAST, MOST).logit()
         return F.interpolate(found, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
@@ -164,14 +169,14 @@ class MapsTeacher:
                     names, offsets, blob = stored["names"], stored["off"], stored["blob"].tobytes()
                     self.parts = {str(n): blob[a:b] for n, a, b in zip(names, offsets[:-1], offsets[1:], strict=True)}
             except (OSError, KeyError, ValueError) as error:
-                raise DataError(f"{path} holds no teacher's maps (names, off, blob): {error}") from error
+                raise DataError(f"{path} holds no teacher's maps, which need names, off and blob: {error}") from error
             self.fingerprint = sha256_file(path)
 
     def logits(self, stems: Sequence[str], pictures: Sequence[ByteArray], size: int) -> Tensor:
         found = []
         for stem in stems:
             if stem not in self.parts and stem not in self.files:
-                raise DataError(f"{self.path} has no map of {stem}")
+                raise DataError(f"{self.path} has no map of {stem}; give one for each picture")
             source = io.BytesIO(self.parts[stem]) if stem in self.parts else self.files[stem]
             with Image.open(source) as image:
                 grey = np.asarray(image.convert("L"), dtype=np.float32) / 255.0

@@ -31,7 +31,7 @@ def held_out(cache: Cache, holdout: int) -> tuple[npt.NDArray[np.intp], npt.NDAr
     done = np.asarray(cache.done)
     training, validation = training[done[training]], validation[done[validation]]
     if not len(training) or not len(validation):
-        raise DataError(f"{cache.folder}: too few pictures ({int(done.sum())}) to hold any out; at least 4 are needed")
+        raise DataError(f"{cache.folder}: too few pictures ({int(done.sum())}) to hold any out; give at least 4")
     return training, validation
 
 
