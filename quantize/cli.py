@@ -192,12 +192,15 @@ def trust(
     out: Tables = None,
     threads: Threads = 2,
 ) -> None:
-    """Compare what quantize says of good and bad calibration folders with what is true on other pictures."""
+    """Compare what quantize says of good and bad calibration folders with what is true on other pictures.
+
+    A killed run is continued by the same command, where --out is given.
+    """
     from .trust import trust as measure
 
     settings = QuantizeSettings("refit" if fast else "learned", check_count=check, threads=threads)
     with progress() as report:
-        rows, table = measure(model, calib, data, domain, settings, report)
+        rows, table = measure(model, calib, data, domain, settings, report, out and out.with_suffix(".json"))
     _write_tables(rows, table, out)
 
 

@@ -6,6 +6,7 @@ true is measured on pictures of a further folder. A refusal is as good as a true
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from PIL import Image, ImageDraw
 
 from datasets.calibration import calibration_images
 from u2net.errors import U2NetError
+from u2net.files import write_json
+from u2net.network.onnx_file import onnx_sha256
 
 from .agreement import agreement, run_maps
 from .graph import load_graph
@@ -75,13 +78,18 @@ def trust(
     domain: str | os.PathLike[str] | None,
     settings: QuantizeSettings,
     progress: Progress,
+    journal: Path | None = None,
 ) -> tuple[list[dict[str, Any]], str]:
-    """A row for each folder, and a Markdown table. What is true is measured on `settings.check_count` of `others`."""
+    """A row for each folder, and a Markdown table. What is true is measured on `settings.check_count` of `others`.
+
+    A killed run is continued: rows that the file `journal` has are not measured again.
+    """
     graph = load_graph(source)
     pictures = calibration_images(others, settings.check_count, seed=5)
     inputs = network_inputs(graph, pictures)
     reference = _maps(graph.to_model(), graph.input, inputs, settings, progress, "float")
-    rows = []
+    asked = f"{onnx_sha256(source)} {settings} {good} {others} {domain}"
+    rows = _known(journal, asked)
     usual = replace(settings, check_count=QuantizeSettings().check_count, floor=0.0, max_mae=1.0)
     with tempfile.TemporaryDirectory(prefix="trust-") as name:
         folder = Path(name)
@@ -89,7 +97,7 @@ def trust(
         cases += [(case, made, BAD) for case, made in _made(folder, Path(good))]
         if domain is not None:
             cases.append((f"another domain, {Path(domain).name}", Path(domain), 64))
-        for case, calib, count in cases:
+        for case, calib, count in cases[len(rows) :]:
             out = folder / "int8.onnx"
             row: dict[str, Any] = {"calibrated_on": case, "said": None, "true": None, "refusal": "", "warnings": []}
             try:
@@ -102,7 +110,19 @@ def trust(
                 row["true"] = round(agreement(reference, maps).iou_mean, 6)
                 row["warnings"] = made["figures"]["warnings"]
             rows.append(row)
+            if journal is not None:
+                write_json(journal, {"asked": asked, "rows": rows})
     return rows, _table(rows, len(pictures))
+
+
+def _known(journal: Path | None, asked: str) -> list[dict[str, Any]]:
+    if journal is None or not journal.is_file():
+        return []
+    try:
+        found = json.loads(journal.read_bytes())
+        return list(found["rows"]) if found["asked"] == asked else []
+    except (ValueError, KeyError, TypeError):
+        return []
 
 
 def _maps(
