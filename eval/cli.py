@@ -38,7 +38,7 @@ Backends = Annotated[
     typer.Option(
         metavar="LIST",
         help=f"of {', '.join(BACKENDS)}, with commas between; one that is named and cannot run is an error"
-        " (by default every browser backend that this machine has, Node where there is no browser, and native)",
+        " (by default those of Chromium that this machine has, Node where there is no browser, and native)",
         rich_help_panel="Latency",
         show_default=False,
     ),

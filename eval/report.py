@@ -136,6 +136,8 @@ class ModelLatency(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     spread: float | None = None
     rounds_ms: tuple[float, ...] = ()
     ratio: Ratio | None = None
+    processor_ms: float | None = None  # of the one thread that works, where the system tells
+    processor_ratio: Ratio | None = None
     masks: tuple[MaskComparison, ...] = ()
 
 

@@ -1,4 +1,5 @@
-// The bench in a page. The driver calls window.bench.<method>(argument).
+// The bench in a page. The driver calls window.bench.<method>(argument); where there is none, the page gets its questions
+// from the box that its address names.
 import { createBench, hook } from "/bench/bench.mjs";
 
 hook(globalThis);
@@ -24,5 +25,23 @@ window.bench = {
   adapter,
   load: (argument) => bench.load(argument),
   run: (argument) => bench.run(argument),
-  facts: () => ({ ...bench.facts(), cross_origin_isolated: globalThis.crossOriginIsolated }),
+  facts: () => ({ ...bench.facts(), cross_origin_isolated: globalThis.crossOriginIsolated, browser: navigator.userAgent }),
 };
+
+async function serve(box) {
+  const say = (answer) => fetch(`${box}-answer`, { method: "POST", body: JSON.stringify(answer) });
+  await say({});
+  for (;;) {
+    const response = await fetch(`${box}-question`);
+    if (response.status === 204) continue;
+    const { method, argument } = await response.json();
+    try {
+      await say({ value: await window.bench[method](argument) });
+    } catch (error) {
+      await say({ error: String(error?.message ?? error) });
+    }
+  }
+}
+
+const box = location.search.slice(1);
+if (box) serve(box);

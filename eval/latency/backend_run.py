@@ -14,8 +14,9 @@ from u2net.errors import U2NetError
 from .engines import Backend, Engine, EngineDied, EngineError
 from .masks import MaskArray, compare, decode, write_mask
 from .prepared import Prepared
+from .processor import ProcessorClock
 from .settings import LatencySettings
-from .statistics import summary_of_rounds
+from .statistics import processor_summary, summary_of_rounds
 
 __all__ = ["BackendRun", "Save", "Unavailable"]
 
@@ -49,6 +50,7 @@ class BackendRun:
         self.threads = backend.threads(settings.threads)
         self.running: list[int] = []
         self.times: dict[int, list[float]] = {}
+        self.processor: dict[int, list[float]] = {}
 
     @property
     def rounds_done(self) -> int:
@@ -74,6 +76,7 @@ class BackendRun:
             reasons = [entry["reason"] for entry in self.record["models"].values()]
             raise EngineError("no model runs here: " + (reasons or ["it runs none of this kind"])[0])
         self.times = {index: [] for index in self.running}
+        self.processor = {index: [] for index in self.running}
         engine = self._open()
         try:
             for index in self.running:
@@ -184,16 +187,24 @@ class BackendRun:
         for number in range(settings.most_rounds):
             progress(self.backend.title, cold + min(number, settings.rounds - 1), cold + settings.rounds)
             order = self.running if number % 2 == 0 else self.running[::-1]
-            timed = {
-                index: engine.call("run", self.prepared.question(index, number % len(self.prepared.pictures)))["ms"]
-                for index in order
-            }
-            for index, ms in timed.items():
+            timed = {index: self._timed(engine, index, number % len(self.prepared.pictures)) for index in order}
+            for index, (ms, processor_ms) in timed.items():
                 self.times[index].append(ms)
+                if processor_ms is not None:
+                    self.processor[index].append(processor_ms)
             self.summarise()
             self.save(self.result)
             if number + 1 >= settings.rounds and self._settled():
                 break
+
+    def _timed(self, engine: Engine, index: int, picture: int) -> tuple[float, float | None]:
+        """Milliseconds of one run: on the clock, and of the processor where one thread does the work."""
+        question = self.prepared.question(index, picture)
+        if self.threads > 1 or self.backend.provider == "webgpu":
+            return engine.call("run", question)["ms"], None
+        clock = ProcessorClock()
+        ms = engine.call("run", question)["ms"]
+        return ms, clock.busiest_ms()
 
     def _settled(self) -> bool:
         """Whether every ratio's interval is narrow enough."""
@@ -210,3 +221,5 @@ class BackendRun:
                 continue
             entry = self.record["models"][self.prepared.models[index].name]
             entry |= summary_of_rounds(times, baseline)
+            if self.processor[index]:
+                entry |= processor_summary(self.processor[index], self.processor.get(0))

@@ -1,4 +1,4 @@
-"""Where a model can run: pages of a real Chromium, Node, native onnxruntime. All answer the same few questions.
+"""Where a model can run: pages of real browsers, Node, native onnxruntime. All answer the same few questions.
 
 `start`, `load`, `run` and `facts` are described in `eval/browser/bench.mjs`. An `Engine` that says no raises
 `EngineError`; one that is gone (a browser that died, a process that was killed, an answer that never comes) raises
@@ -60,7 +60,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Backend:
-    """A place to run: `kind` is the engine ("page", "node", "native"), `provider` its execution provider."""
+    """A place to run: `kind` is "page" (Chromium), "firefox", "webkit", "node" or "native", `provider` what runs it."""
 
     name: str
     kind: str
@@ -70,7 +70,7 @@ class Backend:
 
     def runs(self, packed: bool) -> bool:
         """Whether it runs models of that kind: packed ones need the project's own engine, here of one thread."""
-        return not packed or (self.kind in ("page", "node") and self.provider == "wasm" and not self.threaded)
+        return not packed or (self.provider == "wasm" and not self.threaded)
 
     def threads(self, wanted: int) -> int:
         """How many threads it is to use where `wanted` are to be had."""
@@ -86,6 +86,10 @@ class Backend:
             if node is None:
                 raise EngineError("no Node.js found: install Node 20 or later, or leave out the backend `node`")
             return PipeEngine([node, str(BROWSER_FOLDER / "node.mjs"), origin])
+        if self.kind in ("firefox", "webkit"):
+            from .opened import OpenedEngine
+
+            return OpenedEngine(origin, self.kind)
         return PageEngine(origin, gpu=self.provider == "webgpu", software_gpu=software_gpu)
 
 
@@ -95,6 +99,8 @@ BACKENDS = {
         Backend("wasm", "page", "wasm", False, "Chromium, wasm, 1 thread"),
         Backend("wasm-threads", "page", "wasm", True, "Chromium, wasm, threads"),
         Backend("webgpu", "page", "webgpu", False, "Chromium, WebGPU"),
+        Backend("firefox", "firefox", "wasm", False, "Firefox, wasm, 1 thread"),
+        Backend("webkit", "webkit", "wasm", False, "WebKitGTK, wasm, 1 thread"),
         Backend("node", "node", "wasm", False, "Node, wasm, 1 thread"),
         Backend("native", "native", "cpu", False, "native onnxruntime, 1 thread"),
     )

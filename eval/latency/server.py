@@ -6,7 +6,9 @@ onnxruntime-web then silently drops to one thread.
 
 from __future__ import annotations
 
+import queue
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +23,8 @@ __all__ = ["BenchServer", "ServerError"]
 BROWSER_FOLDER = browser_folder(Path(__file__).parent.parent / "browser")
 ENGINE_FOLDER = BROWSER_FOLDER / "node_modules" / "onnxruntime-web" / "dist"
 OWN_ENGINE = Path(__file__).parent.parent.parent / "build" / "engine" / "engine.wasm"
+#: How long a request for a letter is held open before it is answered with "none yet", in seconds.
+BOX_WAIT_S = 10.0
 CONTENT_TYPES = {".html": "text/html; charset=utf-8", ".mjs": "text/javascript", ".wasm": "application/wasm"}
 
 
@@ -32,12 +36,15 @@ class BenchServer:
     """Serves until closed. `origin` is `http://127.0.0.1:port`; port 0 takes any free one.
 
     `/` is the page, `/bench/` its scripts, `/ort/` and `/own/` the engines, `/models/<i>` and `/inputs/<i>/<picture>`
-    what `model` and `feed` return. Raises `ServerError` where the port is in use.
+    what `model` and `feed` return. What is posted to `/box/<name>` is got there, once and in order; 204 says that
+    nothing came for a while. Raises `ServerError` where the port is in use.
     """
 
     def __init__(
         self, model: Callable[[str], bytes], feed: Callable[[int, int], bytes], port: int = 0, isolated: bool = True
     ) -> None:
+        boxes: defaultdict[str, queue.Queue[bytes]] = defaultdict(queue.Queue)
+
         def respond(path: str) -> tuple[bytes, str] | None:
             match path.strip("/").split("/"):
                 case [""]:
@@ -57,15 +64,32 @@ class BenchServer:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def do_POST(self) -> None:
+                posted = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                found = self.path.startswith("/box/")
+                if found:
+                    boxes[self.path].put(posted)
+                self._answer(204 if found else 404, b"", "text/plain")
+
             def do_GET(self) -> None:
+                if self.path.startswith("/box/"):
+                    try:
+                        self._answer(200, boxes[self.path].get(timeout=BOX_WAIT_S), "application/json")
+                    except queue.Empty:
+                        self._answer(204, b"", "application/json")
+                    return
                 try:
                     found = respond(self.path.split("?")[0])
                 except (OSError, LookupError, ValueError):
                     found = None
                 body, content_type = found if found else (b"not found", "text/plain")
-                self.send_response(200 if found else 404)
+                self._answer(200 if found else 404, body, content_type)
+
+            def _answer(self, status: int, body: bytes, content_type: str) -> None:
+                self.send_response(status)
                 self.send_header("Content-Type", content_type)
-                self.send_header("Content-Length", str(len(body)))
+                if status != 204:
+                    self.send_header("Content-Length", str(len(body)))
                 self.send_header("Cache-Control", "no-store")
                 if isolated:
                     self.send_header("Cross-Origin-Opener-Policy", "same-origin")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ratio_of_medians", "summary_of_rounds"]
+__all__ = ["processor_summary", "ratio_of_medians", "summary_of_rounds"]
 
 
 def ratio_of_medians(model_ms: Sequence[float], baseline_ms: Sequence[float]) -> dict[str, Any]:
@@ -39,4 +39,13 @@ def summary_of_rounds(rounds_ms: Sequence[float], baseline_ms: Sequence[float] |
     if baseline_ms and len(baseline_ms) == len(rounds_ms):
         ratio = ratio_of_medians(rounds_ms, baseline_ms)
         summary["ratio"] = {key: round(value, 4) for key, value in ratio.items()}
+    return summary
+
+
+def processor_summary(rounds_ms: Sequence[float], baseline_ms: Sequence[float] | None) -> dict[str, Any]:
+    """Median of the processor time and, beside as many rounds of the baseline, the ratio."""
+    summary: dict[str, Any] = {"processor_ms": round(float(np.median(rounds_ms)), 2)}
+    if baseline_ms and len(baseline_ms) == len(rounds_ms):
+        ratio = ratio_of_medians(rounds_ms, baseline_ms)
+        summary["processor_ratio"] = {key: round(value, 4) for key, value in ratio.items()}
     return summary

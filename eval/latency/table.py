@@ -8,7 +8,19 @@ from eval.text import Column, text_table
 
 __all__ = ["latency_text"]
 
-COLUMNS = ("median ms", "spread", "ratio", "95 %", "start", "session", "first run", "memory", "mask Δ")
+COLUMNS = (
+    "median ms",
+    "spread",
+    "ratio",
+    "95 %",
+    "cpu ms",
+    "cpu ratio",
+    "start",
+    "session",
+    "first run",
+    "memory",
+    "mask Δ",
+)
 
 
 def latency_text(result: dict[str, Any]) -> str:
@@ -30,12 +42,14 @@ def _backend(record: dict[str, Any]) -> str:
 
 
 def _cells(entry: dict[str, Any]) -> list[str]:
-    ratio = entry.get("ratio")
+    ratio, processor_ratio = entry.get("ratio"), entry.get("processor_ratio")
     return [
         f"{entry['median_ms']:.1f}" if "median_ms" in entry else entry.get("reason", "–"),
         f"{entry['spread']:.1%}" if "spread" in entry else "–",
         f"{ratio['median']:.3f}" if ratio else "–",
         f"{ratio['low']:.3f}–{ratio['high']:.3f}" if ratio else "–",
+        f"{entry['processor_ms']:.1f}" if "processor_ms" in entry else "–",
+        f"{processor_ratio['median']:.3f}" if processor_ratio else "–",
         *(f"{entry[key]:.0f} ms" if key in entry else "–" for key in ("engine_start_ms", "session_ms", "first_run_ms")),
         f"{entry['memory_bytes'] / 2**20:.0f} MiB" if entry.get("memory_bytes") else "–",
         f"{max(row['mean_difference'] for row in entry['masks']):.1e}" if entry.get("masks") else "–",

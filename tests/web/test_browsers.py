@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import statistics
 import subprocess
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from eval.latency.opened import browser_command, browser_environment
 from engine.format import read_model
 from engine.reference import run_reference
 from tests.support.paths import ROOT
@@ -32,7 +32,6 @@ from tests.web.test_package import scene
 from u2net.postprocess import FAST, matte
 from u2net.preprocess import to_tensor
 
-MINI_BROWSER = Path("/usr/lib/x86_64-linux-gnu/webkit2gtk-4.1/MiniBrowser")
 BROWSERS = ("chromium", "firefox", "webkit")
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("web")]
 
@@ -71,12 +70,7 @@ def command(browser: str, url: str, profile: Path) -> list[str] | None:
         path = chromium_path()
         flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={profile}"]
         return [path, *flags, url] if path else None
-    if browser == "firefox":
-        found = shutil.which("firefox-esr") or shutil.which("firefox")
-        return [found, "--headless", "--no-remote", "--profile", str(profile), url] if found else None
-    if MINI_BROWSER.exists() and shutil.which("xvfb-run") and shutil.which("dbus-run-session"):
-        return ["xvfb-run", "-a", "dbus-run-session", "--", str(MINI_BROWSER), url]
-    return None
+    return browser_command(browser, url, profile)
 
 
 def ask(browser: str, host: WebHost, timeout_s: float) -> dict[str, Any] | None:
@@ -86,15 +80,9 @@ def ask(browser: str, host: WebHost, timeout_s: float) -> dict[str, Any] | None:
         if opened is None:
             return None
         (Path(home) / "profile").mkdir()
-        environment = {
-            **os.environ,
-            "HOME": home,
-            "WEBKIT_DISABLE_COMPOSITING_MODE": "1",
-            "WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS": "1",  # it wants user namespaces, which containers lack
-        }
         with subprocess.Popen(
             opened,
-            env=environment,
+            env=browser_environment(Path(home)),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
