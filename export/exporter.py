@@ -36,7 +36,7 @@ from .passes.strided_stem import StridedStem
 from .passes.strip_provenance import StripProvenance
 from .settings import MOST_PICTURES, ExportSettings
 
-__all__ = ["export_model", "fold_batch_norm", "round_weights", "store_half"]
+__all__ = ["at_opset", "export_model", "fold_batch_norm", "ir_version", "round_weights", "store_half"]
 
 WRITTEN_OPSET = 18  # the lowest that torch's exporter writes
 OUTPUT_NAMES = ("alpha", "side1", "side2", "side3", "side4", "side5", "side6")
@@ -102,7 +102,7 @@ def export_model(folded: U2Net, settings: ExportSettings) -> onnx.ModelProto:
         passes.append(ImageInterface(alpha=settings.alpha))
     for one in passes:
         model = one(model).model
-    proto = _at_opset(_simplify(ir.to_proto(model)), settings.opset)
+    proto = at_opset(_simplify(ir.to_proto(model)), settings.opset)
     proto = _finish(proto, settings, size, folded.config.name)
     return store_half(proto) if settings.fp16 else proto
 
@@ -157,7 +157,7 @@ def _simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
     return simplified
 
 
-def _at_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+def at_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """`proto` with the operators of `opset`, which is no newer than its own. The check in `_finish` is the proof."""
     if opset < WRITTEN_OPSET:
         for entry in proto.opset_import:
@@ -171,7 +171,7 @@ def _at_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     return proto
 
 
-def _ir_version(opset: int) -> int:
+def ir_version(opset: int) -> int:
     """The oldest IR version that knows `opset`."""
     return min(row[1] for row in onnx.helper.VERSION_TABLE if row[2] >= opset)
 
@@ -183,7 +183,7 @@ def _finish(proto: onnx.ModelProto, settings: ExportSettings, size: Size, name: 
             f"the exported graph still holds {', '.join(sorted(left))}; install the versions of constraints.txt "
             "with `make setup`"
         )
-    proto.ir_version = _ir_version(settings.opset)
+    proto.ir_version = ir_version(settings.opset)
     proto.producer_name = "u2net"
     proto.producer_version = ""
     proto.graph.name = name

@@ -60,9 +60,9 @@ def test_alpha_of_the_input_is_ignored(exported: Exported):
 
 
 def test_free_sizes_stay_free(exported: Exported):
-    proto = rewrite(exported(dynamic=True, batch="dynamic"), alpha="float32")
+    proto = rewrite(exported(dynamic=True), alpha="float32")
     rgba = np.random.default_rng(4).integers(0, 256, (1, 75, 101, 4)).astype(np.uint8)
-    expected = run(exported(dynamic=True, batch="dynamic"), normalise(rgba[0, :, :, :3].astype(np.float32)))
+    expected = run(exported(dynamic=True), normalise(rgba[0, :, :, :3].astype(np.float32)))
     np.testing.assert_allclose(run(proto, rgba)[0], expected[0, 0], atol=1e-6)
 
 

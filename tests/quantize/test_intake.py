@@ -70,7 +70,7 @@ def test_a_foreign_graph_is_quantized(tmp_path: Path, model: U2Net, form: str) -
 
 
 def test_own_dynamic_export_is_frozen(exported: Exported) -> None:
-    model = exported(dynamic=True, batch="dynamic")
+    model = exported(dynamic=True)
     graph = FloatGraph(take_in(model, "dynamic.onnx"))
     assert graph.input_shape == (1, 3, 64, 64) and graph.metadata["u2net.size"] == "64"
 
