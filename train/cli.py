@@ -196,7 +196,10 @@ def finetune(
     out: Annotated[Path, typer.Option(metavar="DIR", help="folder of the run")],
     model: Annotated[str, typer.Option(metavar="NAME", help="whose weights to begin with")] = DEFAULT_MODEL,
     start: Annotated[Path | None, typer.Option(metavar="FILE", help="a checkpoint to begin with instead")] = None,
-    config: Config = CONFIGS / "finetune.toml",
+    config: Annotated[
+        Path,
+        typer.Option(metavar="FILE.toml", help="settings of the run", show_default="train/configs/finetune.toml"),
+    ] = CONFIGS / "finetune.toml",
     teacher: Annotated[
         Path | None, typer.Option(metavar="FILE", help="mix in this network's maps, so that less is forgotten")
     ] = None,
