@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval.latency.opened import browser_command, browser_environment
 from engine.format import read_model
 from engine.reference import run_reference
+from eval.latency.opened import browser_command, browser_environment
 from tests.support.paths import ROOT
 from tests.support.web_browser import STRICT, WEB, chromium_path, make_bundle, packed_bundle, web_dist  # noqa: F401
 from tests.support.web_host import WebHost

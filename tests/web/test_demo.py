@@ -4,9 +4,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from u2net.postprocess import BALANCED
-
 import base64
 import io
 import os
@@ -116,9 +113,7 @@ def test_photograph_gives_the_python_runners_cutout_and_sends_nothing(
 ) -> None:
     """Drop → download: alpha IoU ≥ 0.995, no request, no long task on the page; then once more without a server."""
     photo = shared / "data" / "eval" / "images" / "ccp-people_0559.jpg"
-    # The browser looks once, as yet.
-    once = replace(BALANCED, second_look=False)
-    expected = Remover(Session(real_bundle / "fp32.onnx", threads=1), refinement=once).cutout(photo).alpha
+    expected = Remover(Session(real_bundle / "fp32.onnx", threads=1)).cutout(photo).alpha
     context.add_init_script(LONG_TASKS)
     with host_of(real_bundle, headers={}) as host:
         page = visit(context, host)

@@ -9,6 +9,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ from tests.support.web_browser import (  # noqa: F401
 )
 from tests.support.web_host import ISOLATION, WebHost
 from u2net.infer import Session
-from u2net.postprocess import FAST
+from u2net.postprocess import BALANCED, FAST
 from u2net.preprocess import resize_bilinear
 from u2net.remover import Remover
 
@@ -199,6 +200,49 @@ def test_transparency_of_the_original_is_kept(reference_page: Page, tiny_bundle:
     expected = Remover(session, refinement=FAST).cutout(np.asarray(image)).alpha
     # A canvas premultiplies, which costs the colours of nearly transparent pixels a few bits.
     assert np.abs(decoded(out).astype(int) - expected).max() <= 3
+
+
+@pytest.mark.parametrize("size", [(600, 400), (400, 600), (1200, 200)])
+def test_second_look_equals_the_python_runners(reference_page: Page, tiny_bundle: Path, size: tuple[int, int]) -> None:
+    """A small subject, high, wide and in a panorama: found again, closer, in the same place in both runners."""
+    image = Image.new("RGB", size, (40, 80, 190))
+    ImageDraw.Draw(image).ellipse((60, 50, 120, 150), fill=(230, 120, 40))
+    out = call(
+        reference_page,
+        BYTES
+        + CREATE
+        + "const picture = file('picture'), results = [];"
+        + "for (const secondLook of [true, false]) {"
+        + " const r = await remover.cutout(picture, { output: 'alpha', refine: { secondLook } });"
+        + " results.push({ alpha: await bytes(r.image), ms: r.timings.secondLookMs }); } return results",
+        {"picture": encoded(image, "PNG")},
+    )
+    session = Session(tiny_bundle / "fp32.onnx", threads=1)
+    for result, second_look in zip(out, (True, False), strict=True):
+        refinement = replace(BALANCED, second_look=second_look)
+        expected = Remover(session, refinement=refinement).cutout(np.asarray(image)).alpha
+        assert (result["ms"] > 0) == second_look
+        difference = np.abs(decoded(result["alpha"]).astype(int) - expected)
+        assert difference.max() <= 2
+        assert (difference <= 1).mean() > 0.999
+    assert out[0]["alpha"] != out[1]["alpha"]
+
+
+def test_a_cutout_is_kept(reference_page: Page) -> None:
+    """As the Python runner keeps it: the picture's own alpha, with a note, and no work of the network."""
+    image = Image.new("RGBA", (300, 200))
+    ImageDraw.Draw(image).ellipse((60, 20, 220, 180), outline=(255, 255, 255, 255), width=20)
+    out = call(
+        reference_page,
+        BYTES
+        + CREATE
+        + "const r = await remover.cutout(file('picture'), { output: 'alpha' });"
+        + "return { alpha: await bytes(r.image), notes: r.notes, ms: r.timings.inferenceMs }",
+        {"picture": encoded(image, "PNG")},
+    )
+    assert np.array_equal(decoded(out["alpha"]), np.asarray(image)[..., 3])
+    assert out["notes"] == ["already a cut-out: kept as it is"]
+    assert out["ms"] == 0
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -8,16 +8,18 @@
 import { type BundleChoice, openBundle, ProgressReport } from "./bundle.js";
 import { colourFactor, ForegroundRows } from "./foreground.js";
 import { loadFile, type LoadOptions } from "./loader.js";
+import { lookAgain, mergeWindows, mirror, type Part, PartResize, type SaliencyMap, windows } from "./look.js";
 import { chooseModel, type Network, type NetworkOptions, openNetwork } from "./network.js";
 import type { AnyConvertOptions, AnyCutoutOptions } from "./options.js";
 import { CroppedSink, openSink, type SinkOptions } from "./output.js";
 import type { Sendable } from "./picture.js";
-import { BoxReduce, flattenOnWhite, NetworkResize } from "./pixels.js";
+import { BoxReduce, flatten } from "./pixels.js";
 import { clean, feather, MatteRows } from "./postprocess.js";
-import { refinement } from "./refinement.js";
+import { type Refinement, refinement } from "./refinement.js";
 import { toAlpha, workingFactor } from "./sampling.js";
 import { openSource, type Source } from "./source.js";
 import { type Box, cropBox, cropRows, cropSettings, findSubject } from "./subject.js";
+import { Transparency } from "./transparency.js";
 import type { ConvertResult, CutoutOptions, CutoutResult, MaskResult, NetworkInfo, Progress, Timings } from "./types.js";
 
 const KEEP_PIXELS = 16_777_216; // above, bands are read anew: time for memory
@@ -63,7 +65,7 @@ export class Pipeline {
       for (const { y, rows } of bands(width, height)) {
         const rgba = source.read(y, rows);
         timings.decodeMs += clock();
-        for (let i = y * width, p = 3; p < rgba.length; i++, p += 4) alpha[i] = rgba[p];
+        ownAlpha(rgba, alpha, y * width);
         await sink.write(y, rgba);
         timings.compositeMs += clock();
         await pause();
@@ -106,73 +108,27 @@ export async function cutout(
   const painted = !maskOnly && drawing.output !== "alpha"; // the colours are wanted
   try {
     const { width, height } = source;
-    const { size } = network.info;
     const read = reader(source);
     const turn = async (): Promise<void> => {
       await pause();
       signal?.throwIfAborted();
       clock(); // what others did meanwhile is nobody's part
     };
-
-    // For the network, and for the working grids of edges and colours.
-    const resize = new NetworkResize(width, height, size);
-    const guided = settings.edges === "guided" ? boxes(width, height, workingFactor(height, width, settings.workingSide)) : undefined;
-    const estimate = settings.colours === "estimate" && painted;
-    const k = colourFactor(height, width);
-    const colours = !estimate ? undefined : guided?.kx === k ? guided : boxes(width, height, k);
-    for (const { y, rows } of bands(width, height)) {
-      const rgba = read(y, rows);
-      timings.decodeMs += clock();
-      let flat = rgba;
-      if (source.mayBeTransparent && !isOpaque(rgba)) flattenOnWhite((flat = rgba.slice()));
-      resize.push(flat, rows);
-      timings.resizeMs += clock();
-      for (const grid of new Set([guided, colours])) grid?.push(rgba, rows);
-      timings.refineMs += clock();
-      await turn();
-    }
-    const input = resize.finish();
-    timings.resizeMs += clock();
-    const saliency = await network.run(input);
-    timings.inferenceMs += clock();
-    signal?.throwIfAborted();
-
-    // The matte.
     const alpha = new Uint8Array(width * height);
-    const grid = estimate ? new BoxReduce(width, height, k, k, 1) : undefined;
-    const matte = new MatteRows(width, height, clean(saliency, size, size, settings), size, size, settings, guided);
-    timings.refineMs += clock();
-    const line = new Float32Array(width);
-    const finish = (values: Float32Array, rgba: Uint8ClampedArray, at: number, y: number, between: Int32Array, bounds: number): void => {
-      if (source.mayBeTransparent) alphaWithin(values, rgba, at, alpha, y * width);
-      else alphaOf(values, alpha, y * width, between, bounds);
-    };
-    let values: Float32Array | undefined = settings.feather > 0 ? new Float32Array(width * height) : undefined;
-    for (const { y, rows } of bands(width, height)) {
-      const rgba = read(y, rows);
+    const own = source.mayBeTransparent ? new Transparency(width, height) : undefined;
+    for (const { y, rows } of own ? bands(width, height) : []) {
+      own!.push(read(y, rows), rows);
       timings.decodeMs += clock();
-      for (let row = 0; row < rows; row++) {
-        const at = row * width * 4;
-        const out = values ? values.subarray((y + row) * width, (y + row + 1) * width) : line;
-        matte.row(y + row, rgba, at, out);
-        if (!values) finish(out, rgba, at, y + row, matte.between, matte.bounds);
-      }
-      if (!values) grid?.push(alpha.subarray(y * width, (y + rows) * width), rows);
-      timings.refineMs += clock();
       await turn();
     }
-    if (values) {
-      const whole = Int32Array.of(0, width);
-      values = feather(values, height, width, settings.feather);
-      for (const { y, rows } of bands(width, height)) {
-        const rgba = read(y, rows);
-        for (let row = 0; row < rows; row++) {
-          finish(values.subarray((y + row) * width, (y + row + 1) * width), rgba, row * width * 4, y + row, whole, 2);
-        }
-        grid?.push(alpha.subarray(y * width, (y + rows) * width), rows);
-      }
-      values = undefined;
-      timings.refineMs += clock();
+    let foreground: ForegroundRows | undefined;
+    if (own?.isCutout) {
+      for (const { y, rows } of bands(width, height)) ownAlpha(read(y, rows), alpha, y * width);
+      source.notes.push("already a cut-out: kept as it is");
+      timings.decodeMs += clock();
+    } else {
+      const paints = settings.colours === "estimate" && painted;
+      foreground = await see({ network, source, read, settings, paints, ground: own?.ground, timings, clock, turn }, alpha);
     }
 
     const subject = findSubject(alpha, width, height);
@@ -192,8 +148,6 @@ export async function cutout(
     const inner = await openSink({ ...drawing, width: part.width, height: part.height });
     const sink = whole ? inner : new CroppedSink(inner, width, part);
     timings.encodeMs += clock();
-    const foreground = colours && grid ? new ForegroundRows(width, height, colours, grid) : undefined;
-    timings.refineMs += clock();
     if (painted) {
       for (const { y, rows } of bands(width, height)) {
         const rgba = read(y, rows, true);
@@ -217,12 +171,122 @@ export async function cutout(
   }
 }
 
+type Read = ReturnType<typeof reader>;
+
+interface Sight {
+  network: Seer; source: Source; read: Read; settings: Refinement;
+  /** Whether colours are to be estimated. */
+  paints: boolean;
+  /** The grey under a picture that may be transparent. */
+  ground: number | undefined;
+  timings: Timings; clock: () => number;
+  /** Lets others have a turn; throws where the work was given up. */
+  turn: () => Promise<void>;
+}
+
+/** What the network sees, as the matte, into `alpha`; the subject's colours where they are wanted. */
+async function see({ network, source, read, settings, paints, ground, timings, clock, turn }: Sight, alpha: Uint8Array): Promise<ForegroundRows | undefined> {
+  const { width, height } = source;
+  const { size } = network.info;
+  const laid = (rgba: Uint8ClampedArray<ArrayBuffer>): Uint8ClampedArray<ArrayBuffer> => {
+    if (ground === undefined || isOpaque(rgba)) return rgba;
+    const flat = rgba.slice();
+    flatten(flat, ground);
+    return flat;
+  };
+
+  // For the network, and for the working grids of edges and colours.
+  const parts = settings.secondLook ? windows(width, height) : [{ left: 0, top: 0, right: width, bottom: height }];
+  const views = parts.map((part) => new PartResize(part, size));
+  const guided = settings.edges === "guided" ? boxes(width, height, workingFactor(height, width, settings.workingSide)) : undefined;
+  const k = colourFactor(height, width);
+  const colours = !paints ? undefined : guided?.kx === k ? guided : boxes(width, height, k);
+  for (const { y, rows } of bands(width, height)) {
+    const rgba = read(y, rows);
+    timings.decodeMs += clock();
+    const flat = laid(rgba);
+    for (const view of views) view.push(flat, y, rows, width);
+    timings.resizeMs += clock();
+    for (const grid of new Set([guided, colours])) grid?.push(rgba, rows);
+    timings.refineMs += clock();
+    await turn();
+  }
+  const maps: Float32Array<ArrayBuffer>[] = [];
+  for (const view of views) {
+    const input = view.finish();
+    timings.resizeMs += clock();
+    maps.push(await network.run(input));
+    timings.inferenceMs += clock();
+    await turn();
+  }
+  let seen: SaliencyMap = mergeWindows(maps, parts, size, width, height);
+  if (settings.secondLook) {
+    const look = async (part: Part, mirrored: boolean): Promise<Float32Array<ArrayBuffer>> => {
+      const view = new PartResize(part, size);
+      for (const { y, rows } of bands(width, height)) {
+        if (y + rows <= part.top || y >= part.bottom) continue;
+        view.push(laid(read(y, rows)), y, rows, width);
+        timings.secondLookMs += clock();
+        await turn();
+      }
+      const input = view.finish();
+      const map = await network.run(mirrored ? mirror(input, size, 3) : input);
+      timings.secondLookMs += clock();
+      await turn();
+      return mirrored ? mirror(map, size, 1) : map;
+    };
+    seen = await lookAgain(seen, parts.length, width, height, size, look);
+    timings.secondLookMs += clock();
+  }
+
+  // The matte.
+  const grid = paints ? new BoxReduce(width, height, k, k, 1) : undefined;
+  const cleaned = clean(seen.values, seen.height, seen.width, settings);
+  const matte = new MatteRows(width, height, cleaned, seen.height, seen.width, settings, guided);
+  timings.refineMs += clock();
+  const line = new Float32Array(width);
+  const finish = (values: Float32Array, rgba: Uint8ClampedArray, at: number, y: number, between: Int32Array, bounds: number): void => {
+    if (source.mayBeTransparent) alphaWithin(values, rgba, at, alpha, y * width);
+    else alphaOf(values, alpha, y * width, between, bounds);
+  };
+  let values: Float32Array | undefined = settings.feather > 0 ? new Float32Array(width * height) : undefined;
+  for (const { y, rows } of bands(width, height)) {
+    const rgba = read(y, rows);
+    timings.decodeMs += clock();
+    for (let row = 0; row < rows; row++) {
+      const at = row * width * 4;
+      const out = values ? values.subarray((y + row) * width, (y + row + 1) * width) : line;
+      matte.row(y + row, rgba, at, out);
+      if (!values) finish(out, rgba, at, y + row, matte.between, matte.bounds);
+    }
+    if (!values) grid?.push(alpha.subarray(y * width, (y + rows) * width), rows);
+    timings.refineMs += clock();
+    await turn();
+  }
+  if (values) {
+    const whole = Int32Array.of(0, width);
+    values = feather(values, height, width, settings.feather);
+    for (const { y, rows } of bands(width, height)) {
+      const rgba = read(y, rows);
+      for (let row = 0; row < rows; row++) {
+        finish(values.subarray((y + row) * width, (y + row + 1) * width), rgba, row * width * 4, y + row, whole, 2);
+      }
+      grid?.push(alpha.subarray(y * width, (y + rows) * width), rows);
+    }
+    values = undefined;
+    timings.refineMs += clock();
+  }
+  const foreground = colours && grid ? new ForegroundRows(width, height, colours, grid) : undefined;
+  timings.refineMs += clock();
+  return foreground;
+}
+
 async function begin(picture: Sendable, options: AnyCutoutOptions | AnyConvertOptions, signal?: AbortSignal, maxPixels?: number) {
   signal?.throwIfAborted();
   const { output = "png", quality, background = "transparent", animation = "refuse" } = options as CutoutOptions;
   const start = performance.now();
   const timings: Timings = {
-    decodeMs: 0, resizeMs: 0, inferenceMs: 0, refineMs: 0, compositeMs: 0, encodeMs: 0, totalMs: start,
+    decodeMs: 0, resizeMs: 0, inferenceMs: 0, secondLookMs: 0, refineMs: 0, compositeMs: 0, encodeMs: 0, totalMs: start,
   };
   let last = start;
   const clock = (): number => {
@@ -256,6 +320,11 @@ function boxes(width: number, height: number, k: number): BoxReduce {
 function isOpaque(rgba: Uint8ClampedArray): boolean {
   for (let p = 3; p < rgba.length; p += 4) if (rgba[p] !== 255) return false;
   return true;
+}
+
+/** The alpha of RGBA pixels into `alpha` from `from` on. */
+function ownAlpha(rgba: Uint8ClampedArray, alpha: Uint8Array, from: number): void {
+  for (let p = 3; p < rgba.length; p += 4) alpha[from++] = rgba[p];
 }
 
 // Loops of their own, for engines compile functions that are called again, not each loop of a long one.

@@ -190,12 +190,12 @@ export function toImage(picture: Float32Array): Uint8Array<ArrayBuffer> {
   return out;
 }
 
-/** In place: RGBA over white, c' = floor((c · a + 255 · (255 − a) + 127) / 255), as u2net/decode.py flattens. */
-export function flattenOnWhite(rgba: Uint8ClampedArray | Uint8Array): void {
+/** In place: RGBA over the grey g, c' = floor((c · a + g · (255 − a) + 127) / 255), as u2net/decode.py flattens. */
+export function flatten(rgba: Uint8ClampedArray | Uint8Array, ground: number): void {
   for (let p = 3; p < rgba.length; p += 4) {
     const a = rgba[p];
     if (a === 255) continue;
-    const rest = 255 * (255 - a) + 127;
+    const rest = ground * (255 - a) + 127;
     for (let q = p - 3; q < p; q++) rgba[q] = Math.floor((rgba[q] * a + rest) / 255);
   }
 }

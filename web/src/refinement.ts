@@ -3,6 +3,8 @@ import { ConfigError } from "./errors.js";
 
 /** Which steps are taken, and how. */
 export interface Refinement {
+  /** Look again, closer, at what was found. */
+  secondLook: boolean;
   /** Keep only the largest subject. */
   keepLargest: boolean;
   /** Fraction of the picture under which a subject is dropped; 0 keeps all. */
@@ -30,10 +32,10 @@ export interface Refinement {
 }
 
 export const BALANCED: Readonly<Refinement> = Object.freeze({
-  keepLargest: false, minArea: 0, fillHoles: 0, edges: "guided", workingSide: 640, radius: 3, reach: 8,
+  secondLook: true, keepLargest: false, minArea: 0, fillHoles: 0, edges: "guided", workingSide: 640, radius: 3, reach: 8,
   epsilon: 1e-5, confidence: 1, threshold: null, feather: 0, colours: "estimate",
 });
-export const FAST: Readonly<Refinement> = Object.freeze({ ...BALANCED, edges: "none", colours: "keep" });
+export const FAST: Readonly<Refinement> = Object.freeze({ ...BALANCED, secondLook: false, edges: "none", colours: "keep" });
 export const PRESETS = Object.freeze({ fast: FAST, balanced: BALANCED });
 
 /** A preset's name, or single settings upon `preset` (by default "balanced"). */
@@ -61,7 +63,9 @@ export function refinement(option: RefineOption = "balanced"): Refinement {
       throw new ConfigError(`${name} must be ${low} to ${high}, got ${JSON.stringify(value)}`);
     }
   };
-  if (typeof settings.keepLargest !== "boolean") throw new ConfigError("keepLargest must be true or false");
+  for (const name of ["secondLook", "keepLargest"] as const) {
+    if (typeof settings[name] !== "boolean") throw new ConfigError(`${name} must be true or false`);
+  }
   within("minArea", 0, 1);
   within("fillHoles", 0, 1);
   within("feather", 0, 200);

@@ -99,6 +99,8 @@ export interface Timings {
   decodeMs: number;
   resizeMs: number;
   inferenceMs: number;
+  /** Looking again at what the first look found; 0 where that is not done. */
+  secondLookMs: number;
   refineMs: number;
   compositeMs: number;
   encodeMs: number;
