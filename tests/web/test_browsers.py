@@ -187,7 +187,8 @@ def main(model: str = "small-fast", rounds: int = 25) -> None:
             ratio = statistics.median(b / a for a, b in zip(engine, runtime, strict=True))
             print(
                 f"{browser} {model}: engine {statistics.median(engine):.1f} ms (least {min(engine):.1f}), "
-                f"onnxruntime-web {statistics.median(runtime):.1f} (least {min(runtime):.1f}), {ratio:.2f} times as fast; "
+                f"onnxruntime-web {statistics.median(runtime):.1f} (least {min(runtime):.1f}), "
+                f"{ratio:.2f} times as fast; "
                 f"start {answer['start']['engine']:.0f} against {answer['start']['onnxruntime']:.0f} ms"
             )
 

@@ -42,7 +42,7 @@ def make_bundle(
     packed: Path | None = None,
     reference: Path | None = None,
 ) -> None:
-    """Write `out`; `models` maps int8, fp16 or fp32 to ONNX files, `packed` is an int8 model for the package's own engine.
+    """Write `out`; `models` maps int8, fp16 or fp32 to ONNX files, `packed` is an int8 model for the own engine.
 
     `reference` answers the self-test (by default the best of `models`), `runtime` is the package folder of
     onnxruntime-web.
