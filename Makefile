@@ -160,9 +160,12 @@ compare-int8: | $(VENV) ## this project beside onnxruntime's quantize_static and
 	$(PY) -m quantize compare build/small/fp32.onnx $(if $(CALIB),--calib $(CALIB)) $(if $(EVAL),--data $(EVAL)/images) \
 	  --count 16 --check 60 --out build/small/compare
 
-bench: quantize $(NODE) chromium | $(DEV) ## speed of the metrics, the runner and the models
+bench: quantize web $(NODE) chromium | $(DEV) ## speed of the metrics, the runner and the models
 	$(PY) -m eval bench $(if $(EVAL),--data $(EVAL))
-	$(PY) -m eval latency $(BUILD)/fp32.onnx $(BUILD)/int8.onnx $(if $(EVAL),--data $(EVAL))
+	$(PY) -m eval latency $(BUILD)/int8.onnx $(BUILD)/int8.u2e $(BUILD)/fp32.onnx $(if $(EVAL),--data $(EVAL)) --out $(BUILD)/latency.json
+	$(PY) -m eval engines $(BUILD)/latency.json
+	$(PY) -m engine profile $(BUILD)/int8.u2e
+	$(PY) -m tests.web.first_mask $(BUILD)
 	$(PY) -m eval throughput --model $(BUILD)/int8.onnx
 	$(PY) -m eval edges --model $(BUILD)/int8.onnx
 

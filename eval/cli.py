@@ -137,6 +137,23 @@ def latency(
     return _failures(measured.failures)
 
 
+@application.command(examples="u2net eval engines lite.json small.json --out engines.md")
+def engines(
+    results: Annotated[list[Path], typer.Argument(metavar="LATENCY.json", help="made by `u2net eval latency --out`")],
+    *,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.md", help="write the table there")] = None,
+) -> None:
+    """One table of latency results: the project's own engine beside onnxruntime-web, in processor time."""
+    from u2net.files import write_bytes
+
+    from .latency.comparison import comparison_table
+
+    table = comparison_table(results)
+    if out is not None:
+        write_bytes(out, (table + "\n").encode())
+    result({"table": table.splitlines()}, table)
+
+
 def _named(settings: LatencySettings, backends: str) -> LatencySettings:
     return replace(settings, backends=tuple(filter(None, backends.split(","))))
 

@@ -1,0 +1,110 @@
+"""What a first visit costs: bytes to download, and the time from navigation to the first mask, in a fresh Chromium.
+
+    python -m tests.web.first_mask build/small-fast [ROUNDS]
+
+The package with the model for its own engine, and with the same int8 model for onnxruntime-web, one after the other in
+turns. Both come from this machine, so that the time is that of the work and not of a network; what a network adds
+follows from the bytes. The folder holds fp32.onnx, int8.onnx and int8.u2e.
+"""
+
+from __future__ import annotations
+
+import io
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import brotli
+
+from tests.support.web_browser import FLAGS, ISOLATION, WEB, chromium_path, make_bundle
+from tests.support.web_host import WebHost
+from tests.web.test_package import scene
+
+PAGE = """<!doctype html><title>first mask</title><script type="module">
+import {{ createRemover }} from '{package}';
+try {{
+  const photo = fetch('/photo.png').then((response) => response.blob());
+  const remover = await createRemover({{ base: '/model/', threads: 1{options} }});
+  const {{ alpha }} = await remover.cutout(await photo, {{ maskOnly: true, refine: 'fast' }});
+  window.found = {{ ms: performance.now(), backend: remover.info.backend, pixels: alpha.data.length }};
+}} catch (error) {{
+  window.found = {{ error: String(error) }};
+}}
+</script>"""
+#: Bundle, entry of the package, options: the engine is all that the package has; the other path imports ONNX Runtime.
+WAYS = {
+    "engine": ("/dist/index.js", ""),
+    "onnxruntime": ("/pages/remover.js", ", worker: () => new Worker('/pages/worker.js', { type: 'module' })"),
+}
+#: What the demo's page loads before the first cut-out; the rest of its folder comes later or is never asked for.
+SHELL = ("*.html", "*.css", "*.js", "*.webmanifest", "icon.svg")
+
+
+def first_mask_ms(bundle: Path, way: str) -> float:
+    """Milliseconds from navigation to the mask of a 600×400 picture, in a browser that has never been here."""
+    from playwright.sync_api import sync_playwright
+
+    photo = io.BytesIO()
+    scene(600, 400).save(photo, "PNG")
+    package, options = WAYS[way]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "photo.png"
+        path.write_bytes(photo.getvalue())
+        mounts = {
+            "/dist/": WEB / "dist",
+            "/pages/": WEB / "test-dist",
+            "/model/": bundle,
+            "/photo.png": path,
+        }
+        pages = {"/": PAGE.format(package=package, options=options)}
+        with WebHost(mounts, headers=ISOLATION, pages=pages) as host, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium_path(), args=[*FLAGS, "--disable-gpu"])
+            page = browser.new_page()
+            page.goto(f"{host.origin}/")
+            page.wait_for_function("window.found", timeout=120_000)
+            found = page.evaluate("window.found")
+            browser.close()
+    assert "error" not in found, found
+    assert found["backend"].startswith(way), found
+    assert found["pixels"] == 600 * 400
+    return float(found["ms"])
+
+
+def brotli_bytes(paths: list[Path]) -> int:
+    """Bytes of `paths`, each compressed on its own."""
+    return sum(len(brotli.compress(path.read_bytes(), quality=11, lgwin=24)) for path in paths)
+
+
+def demo_bytes(built: Path) -> dict[str, int]:
+    """The demo with the model of the folder `built`: its page and code, and manifest and model."""
+    demo = WEB / "demo-dist"
+    shell = sorted({path for pattern in SHELL for path in demo.rglob(pattern) if path.is_file()})
+    return {"page and code, engine included": brotli_bytes(shell), "model": brotli_bytes([built / "int8.u2e"])}
+
+
+def main(built: Path, rounds: int = 5) -> None:
+    """Print bytes, both times and their ratio."""
+    sizes = demo_bytes(built)
+    print("first visit of the demo, brotli: " + ", ".join(f"{name} {size:,}" for name, size in sizes.items()), end="")
+    print(f"; in all {sum(sizes.values()):,} bytes")
+    bundles = {
+        "engine": make_bundle("first-packed", "--u2e", built / "int8.u2e", "--reference", built / "fp32.onnx"),
+        "onnxruntime": make_bundle(
+            "first-onnx", "--int8", built / "int8.onnx", "--reference", built / "fp32.onnx", "--runtime"
+        ),
+    }
+    times: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(rounds):
+        for way, bundle in bundles.items():
+            times[way].append(first_mask_ms(bundle, way))
+    engine, runtime = (statistics.median(times[way]) for way in WAYS)
+    ratio = statistics.median(a / b for a, b in zip(times["engine"], times["onnxruntime"], strict=True))
+    print(
+        f"{built.name}, navigation to the first mask, {rounds} fresh browsers each: engine {engine:,.0f} ms, "
+        f"onnxruntime-web {runtime:,.0f} ms, ratio {ratio:.3f} (1/{1 / ratio:.1f})"
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 5)
