@@ -17,8 +17,8 @@ from pathlib import Path
 
 import brotli
 
-from tests.support.web_browser import FLAGS, ISOLATION, WEB, chromium_path, make_bundle
-from tests.support.web_host import WebHost
+from tests.support.web_browser import FLAGS, WEB, chromium_path, make_bundle
+from tests.support.web_host import ISOLATION, WebHost
 from tests.web.test_package import scene
 
 PAGE = """<!doctype html><title>first mask</title><script type="module">
