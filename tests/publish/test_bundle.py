@@ -195,7 +195,7 @@ def test_on_request_onnxruntime_too(stages: list[str | Path], tmp_path: Path) ->
     assert {file.precision for file in manifest.files if isinstance(file, ModelFile)} == {"int8", "fp16", "fp32"}
     assert max(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= 25 << 20
     assert "Microsoft" in (folder / "licences" / "onnxruntime.txt").read_text()
-    assert publish(*stages, "--extras", "gguf").stderr.startswith("error: a bundle can also hold")
+    assert publish(*stages, "--extras", "gguf").stderr.startswith("error: --extras must be of fp16, ")
 
 
 def test_twice_the_same_bytes(bundle: Path, stages: list[str | Path], tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_share_thins_its_set_alone(cache: Cache) -> None:
     for epoch in range(4):
         shown = np.concatenate([batch_rows(groups, step, 4, 0) for step in range(3 * epoch, 3 * epoch + 3)])
         assert len(set(shown)) == 12 and set(range(16, 24)) <= set(shown)
-    with pytest.raises(ConfigError, match="the sets are a, b"):
+    with pytest.raises(ConfigError, match="names c, but there are a, b"):
         shares(named, rows, {"c": 0.5})
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -32,6 +32,7 @@ sides = st.integers(1, 4000)
 
 
 @given(sides, sides)
+@example(1, 35)
 def test_windows_cover_the_picture_and_overlap(width: int, height: int) -> None:
     parts = windows(width, height)
     if max(width, height) <= 2 * min(width, height):
@@ -42,7 +43,7 @@ def test_windows_cover_the_picture_and_overlap(width: int, height: int) -> None:
     assert len({end - start for start, end in along}) == 1
     assert all(0 < second[0] - first[0] < second[1] - first[0] for first, second in pairwise(along))
     assert all(3 * (first[1] - second[0]) >= first[1] - first[0] - 3 for first, second in pairwise(along))
-    assert len(parts) <= 1.5 * MOST_WINDOWS + 1
+    assert len(parts) <= 1.5 * (1.25 * MOST_WINDOWS) + 1  # sides are whole pixels, two or more: 2.5 becomes 2
 
 
 @settings(max_examples=30, deadline=None)
