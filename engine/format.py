@@ -100,6 +100,15 @@ class Operator:
     integers: tuple[int, ...] = ()
     floats: tuple[float, ...] = ()
 
+    @property
+    def weights(self) -> int:
+        """How many weights a convolution has, which is what a pixel takes of multiplications; 0 for other kinds."""
+        if self.kind == OperatorKind.STEM:
+            return 3 * self.integers[0] ** 2 * self.output.channels
+        if self.kind == OperatorKind.CONVOLUTION:
+            return 9 * self.input.channels * self.output.channels
+        return 9 * self.input.channels if self.kind == OperatorKind.SIDE else 0
+
 
 @dataclass(frozen=True)
 class EngineModel:

@@ -65,8 +65,7 @@ def _step(model: EngineModel, operator: Operator, kind: str, ms: float) -> Step:
     output = model.buffers[operator.output.buffer]
     inputs = 3 if operator.kind == OperatorKind.STEM else operator.input.channels
     outputs = 1 if operator.kind == OperatorKind.SIDE else operator.output.channels
-    taps = {OperatorKind.STEM: operator.integers[0] ** 2, OperatorKind.CONVOLUTION: 9, OperatorKind.SIDE: 9}
-    macs = taps.get(operator.kind, 0) * inputs * outputs * output.height * output.width
+    macs = operator.weights * output.height * output.width
     return Step(kind, output.height, output.width, inputs, outputs, macs, ms)
 
 

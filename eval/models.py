@@ -202,14 +202,10 @@ def packed_facts(path: str | os.PathLike[str]) -> GraphFacts:
     total = integer = parameters = 0
     for operator in model.operators:
         output = model.buffers[operator.output.buffer]
-        taps = {
-            OperatorKind.STEM: 3 * operator.integers[0] ** 2 * operator.output.channels,
-            OperatorKind.CONVOLUTION: 9 * operator.input.channels * operator.output.channels,
-            OperatorKind.SIDE: 9 * operator.input.channels,
-        }.get(operator.kind, 0)
-        parameters += taps
-        total += taps * output.height * output.width
-        integer += taps * output.height * output.width * (operator.kind == OperatorKind.CONVOLUTION)
+        multiplications = operator.weights * output.height * output.width
+        parameters += operator.weights
+        total += multiplications
+        integer += multiplications * (operator.kind == OperatorKind.CONVOLUTION)
     return GraphFacts(
         interface="tensor",
         size=height if height == width else (height, width),

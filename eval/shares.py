@@ -78,9 +78,12 @@ def measure_shares(
     row of single weights is made of the `.onnx` beside the first model, where there is one.
     """
     prefix = check_path(out)
-    files = [(str(Path(path).parent.name), check_path(path).read_bytes()) for path in models if _packed(path)]
-    whole = packed_facts(models[0]).gmacs
-    shares = [packed_facts(path).gmacs / whole for path in models]
+    for path in models:
+        if Path(path).suffix != ".u2e":
+            raise ModelError(f"{path} is not packed; make it with `u2net engine`")
+    files = [(Path(path).parent.name, check_path(path).read_bytes()) for path in models]
+    gmacs = [packed_facts(path).gmacs for path in models]
+    shares = [each / gmacs[0] for each in gmacs]
     source = Path(models[0]).with_suffix(".onnx")
     if source.is_file():
         sparse = scattered_zeros(onnx.load(source), SCATTERED)
@@ -113,12 +116,6 @@ def measure_shares(
     write_bytes(prefix.with_name(f"{prefix.name}.md"), (table + "\n").encode())
     write_bytes(prefix.with_name(f"{prefix.name}.svg"), _picture(rows[: len(models)], len(pictures)).encode())
     return value, table
-
-
-def _packed(path: str | os.PathLike[str]) -> bool:
-    if Path(path).suffix != ".u2e":
-        raise ModelError(f"{path} is not packed; make it with `u2net engine`")
-    return True
 
 
 def _table(rows: Sequence[Share]) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+
+from .sessions import open_session
 
 __all__ = ["EMPTY_SHARE", "Agreement", "agreement", "mask_share", "run_maps", "to_map"]
 
@@ -95,3 +98,16 @@ def run_maps(
         if progress is not None:
             progress(index + 1)
     return maps
+
+
+def maps_of(
+    model: onnx.ModelProto | str,
+    input_name: str,
+    inputs: Sequence[npt.NDArray[Any]],
+    threads: int,
+    progress: Callable[[str, int, int], None],
+    what: str,
+) -> list[FloatArray]:
+    """The maps of a model, or of the file that holds it, as it is deployed: quantized operators in integer kernels."""
+    session = open_session(model, threads, fuse=True)
+    return run_maps(session, input_name, inputs, lambda done: progress(what, done, len(inputs)))

@@ -26,7 +26,7 @@ from datasets.calibration import CalibrationImages, CalibrationSplit, calibratio
 from datasets.folder import ImageFolder
 from u2net.errors import ModelError
 
-from .agreement import agreement, run_maps
+from .agreement import agreement, maps_of
 from .emit import emit
 from .graph import FloatGraph, load_graph
 from .inputs import NetworkInputs, network_inputs
@@ -35,7 +35,6 @@ from .observe import observe
 from .pipeline import plan_of, prepare, repair
 from .plan import Progress
 from .region import float_reasons
-from .sessions import open_session
 from .settings import QuantizeSettings
 
 __all__ = ["ablation", "compare"]
@@ -90,9 +89,7 @@ class _Bench:
         self.reference = self._maps(self.graph.to_model(), "running float")
 
     def _maps(self, model: onnx.ModelProto | str, what: str) -> list[FloatArray]:
-        session = open_session(model, self.settings.threads, fuse=True)
-        total = len(self.inputs)
-        return run_maps(session, self.graph.input, self.inputs, lambda done: self.progress(what, done, total))
+        return maps_of(model, self.graph.input, self.inputs, self.settings.threads, self.progress, what)
 
     def row(self, name: str, model: onnx.ModelProto, graph: FloatGraph) -> Row:
         """Measure one quantized model, made from `graph`."""

@@ -12,7 +12,7 @@ import onnx
 from datasets.calibration import CalibrationImages
 from u2net.errors import QualityError
 
-from .agreement import Agreement, agreement, run_maps
+from .agreement import Agreement, agreement, maps_of
 from .emit import emit
 from .equalize import equalize
 from .graph import FloatGraph
@@ -23,7 +23,6 @@ from .plan import Plan, Prepared, Progress, silent
 from .ranges import choose_ranges
 from .reconstruct import reconstruct
 from .region import find_region
-from .sessions import open_session
 from .settings import QuantizeSettings
 from .split import split_constants
 
@@ -106,9 +105,9 @@ def measure(
     model = emit(graph, plan, settings.form)
     onnx.checker.check_model(model)
     kernels = count_kernels(graph, model)
-    session = open_session(model, settings.threads, fuse=True)
-    maps = run_maps(session, graph.input, inputs, lambda done: progress("comparing with float", done, len(inputs)))
-    agreed = agreement(reference, maps)
+    agreed = agreement(
+        reference, maps_of(model, graph.input, inputs, settings.threads, progress, "comparing with float")
+    )
     figures = {
         "agreement": agreed.summary(),
         "convolutions": len(graph.convs),

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from datasets.calibration import calibration_split
 from u2net.files import check_path, write_bytes, write_json
 
-from .agreement import Agreement, agreement, mask_share, run_maps
+from .agreement import Agreement, agreement, maps_of, mask_share, run_maps
 from .curve import curve_picture, curve_table, float_curve
 from .graph import Conv, FloatGraph, load_graph
 from .inputs import NetworkInputs, network_inputs
@@ -116,8 +116,7 @@ def sensitivity_report(
     others = pictures.check
     inputs = network_inputs(graph, others)
     prepared = prepare(graph, pictures.calibration, settings, progress)
-    session = open_session(graph.to_model(), settings.threads, fuse=True)
-    reference = run_maps(session, graph.input, inputs, lambda done: progress("running float", done, len(inputs)))
+    reference = maps_of(graph.to_model(), graph.input, inputs, settings.threads, progress, "running float")
     refuse_subjectless(pictures, [*prepared.observed.coverage, *(mask_share(each) for each in reference)])
     costs = sorted(layer_costs(prepared, inputs, reference, settings, progress), key=lambda cost: -cost.mae)
     ranked = [cost.name for cost in costs]

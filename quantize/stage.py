@@ -20,7 +20,7 @@ from u2net.errors import ConfigError, ModelError, OutputError
 from u2net.files import atomic_path, check_path
 from u2net.network.onnx_file import onnx_sha256
 
-from .agreement import Agreement, agreement, mask_share, run_maps
+from .agreement import Agreement, agreement, maps_of, mask_share, run_maps
 from .budget import meet_budget
 from .graph import FloatGraph, load_graph
 from .inputs import NetworkInputs, network_inputs
@@ -161,9 +161,8 @@ def _float_maps(
     graph: FloatGraph, pictures: CalibrationImages, settings: QuantizeSettings, progress: Progress
 ) -> list[FloatArray]:
     inputs = network_inputs(graph, pictures)
-    session = open_session(graph.to_model(), settings.threads, fuse=True)
     what = f"running float, {pictures.source}"
-    return run_maps(session, graph.input, inputs, lambda done: progress(what, done, len(inputs)))
+    return maps_of(graph.to_model(), graph.input, inputs, settings.threads, progress, what)
 
 
 def _agreement(

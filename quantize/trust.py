@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from datasets.calibration import calibration_images
@@ -23,11 +22,10 @@ from u2net.errors import U2NetError
 from u2net.files import write_json
 from u2net.network.onnx_file import onnx_sha256
 
-from .agreement import agreement, run_maps
+from .agreement import agreement, maps_of
 from .graph import load_graph
 from .inputs import network_inputs
 from .plan import Progress
-from .sessions import open_session
 from .settings import QuantizeSettings
 from .stage import quantize_file
 
@@ -87,7 +85,7 @@ def trust(
     graph = load_graph(source)
     pictures = calibration_images(others, settings.check_count, seed=5)
     inputs = network_inputs(graph, pictures)
-    reference = _maps(graph.to_model(), graph.input, inputs, settings, progress, "float")
+    reference = maps_of(graph.to_model(), graph.input, inputs, settings.threads, progress, "measuring float")
     asked = f"{onnx_sha256(source)} {settings} {good} {others} {domain}"
     rows = _known(journal, asked)
     usual = replace(settings, check_count=QuantizeSettings().check_count, floor=0.0, max_mae=1.0)
@@ -105,7 +103,7 @@ def trust(
             except U2NetError as error:
                 row["refusal"] = str(error).replace(f"{folder}{os.sep}", "")
             else:
-                maps = _maps(str(out), graph.input, inputs, settings, progress, case)
+                maps = maps_of(str(out), graph.input, inputs, settings.threads, progress, f"measuring {case}")
                 row["said"] = made["figures"]["agreement"]["iou_mean"]
                 row["true"] = round(agreement(reference, maps).iou_mean, 6)
                 row["warnings"] = made["figures"]["warnings"]
@@ -123,13 +121,6 @@ def _known(journal: Path | None, asked: str) -> list[dict[str, Any]]:
         return list(found["rows"]) if found["asked"] == asked else []
     except (ValueError, KeyError, TypeError):
         return []
-
-
-def _maps(
-    model: Any, name: str, inputs: Any, settings: QuantizeSettings, progress: Progress, what: str
-) -> list[npt.NDArray[np.float32]]:
-    session = open_session(model, settings.threads, fuse=True)
-    return run_maps(session, name, inputs, lambda done: progress(f"measuring {what}", done, len(inputs)))
 
 
 def _table(rows: list[dict[str, Any]], pictures: int) -> str:

@@ -9,7 +9,7 @@ learns to give the clean picture's mask. Composites paste a subject that the tea
 size, onto another background: the mask is then exact by construction.
 
 The runner looks twice: once at the whole picture and, where the subject's box is small, once at that box with
-`LOOK_MARGIN` on each side. `look` is the share of pictures that are shown in this second way.
+`MARGIN` on each side. `look` is the share of pictures that are shown in this second way.
 """
 
 from __future__ import annotations
@@ -23,13 +23,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from u2net.second_look import FOUND, MARGIN, NEARLY_ALL
+
 from .cache import Cache
 
 __all__ = ["PLAIN", "Augmentation", "Batch", "Group", "Pictures", "batch_rows", "make_batch", "side_targets"]
 
-LOOK_THRESHOLD = 0.3  # the subject's box is that of the map above it, as the runner has it
-LOOK_MARGIN = 0.3  # of the box's sides, on each side, as the runner adds
-LOOK_LARGEST = 0.9  # of the picture's area; a larger box is not looked at again
 LOOK_SMALLEST = 0.25  # of the picture's side; a smaller box is too blurred when it is enlarged from the cache
 
 
@@ -89,7 +88,7 @@ class Pictures:
         boxes, sure, empty = np.full((count, 4), np.nan), np.zeros(count, bool), []
         for row in np.flatnonzero(cache.done):
             found = cache.maps[row]
-            inside = found > 255 * LOOK_THRESHOLD
+            inside = found > 255 * FOUND
             if inside.any():
                 x, y = np.flatnonzero(inside.any(0)), np.flatnonzero(inside.any(1))
                 boxes[row] = np.array([x[0], y[0], x[-1] + 1, y[-1] + 1]) / size
@@ -136,11 +135,11 @@ def _views(boxes: npt.NDArray[np.float64], a: Augmentation, rng: np.random.Gener
     cropped = rng.random(count) < a.crop
     view[cropped] = np.concatenate([corner, corner + sides], 1)[cropped]
     # Half of the margins are the runner's; the others differ, since the first look's box is never quite right.
-    margins = np.where(rng.random((count, 1)) < 0.5, LOOK_MARGIN, rng.uniform(0.15, 0.45, (count, 4)))
+    margins = np.where(rng.random((count, 1)) < 0.5, MARGIN, rng.uniform(0.15, 0.45, (count, 4)))
     reach = margins * np.tile(boxes[:, 2:] - boxes[:, :2], 2) * [-1, -1, 1, 1]
     look = (boxes + reach).clip(0.0, 1.0)
     width, height = look[:, 2] - look[:, 0], look[:, 3] - look[:, 1]
-    near = (rng.random(count) < a.look) & (width * height < LOOK_LARGEST) & (np.minimum(width, height) > LOOK_SMALLEST)
+    near = (rng.random(count) < a.look) & (width * height < NEARLY_ALL) & (np.minimum(width, height) > LOOK_SMALLEST)
     view[near] = look[near]
     mirror = np.where(rng.random(count) < a.flip, -1.0, 1.0)
     thetas = np.zeros((count, 2, 3))

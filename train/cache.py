@@ -43,6 +43,7 @@ class Cache:
     folder: Path
     stems: tuple[str, ...]
     size: int
+    settings: dict[str, object]  # how the maps were made
     images: ByteArray
     maps: ByteArray
     done: npt.NDArray[np.bool_]
@@ -57,6 +58,7 @@ class Cache:
         try:
             about = json.loads(read_regular(folder / "cache.json", DataError))
             stems, size = tuple(str(stem) for stem in about["stems"]), int(about["size"])
+            settings = dict(about.get("settings", {}))
             images, maps, done = (np.load(folder / f"{name}.npy", mmap_mode=mode) for name in FILES)  # type: ignore[arg-type]
         except (OSError, ValueError, KeyError, TypeError, DataError) as error:
             raise DataError(f"{folder} is not a teacher cache: {error}; make one with 'u2net train cache'") from error
@@ -66,7 +68,7 @@ class Cache:
                 f"{folder} is a damaged cache: its arrays are not of {count} pictures of {size}×{size}; make it "
                 "again with 'u2net train cache'"
             )
-        return cls(folder, stems, size, images, maps, done)
+        return cls(folder, stems, size, settings, images, maps, done)
 
     def __len__(self) -> int:
         return len(self.stems)
@@ -113,7 +115,7 @@ def build_cache(
     if not (folder / "cache.json").exists():
         _create(folder, stems, size, settings)
     cache = Cache.open(folder, "r+")
-    if json.loads((folder / "cache.json").read_bytes()) != {"size": size, "stems": stems, "settings": settings}:
+    if (cache.size, list(cache.stems), cache.settings) != (size, stems, settings):
         raise DataError(f"{folder} holds a cache of other pictures or settings; give another folder")
     order = np.random.default_rng(seed).permutation(len(stems))
     order = order[~cache.done[order]]

@@ -41,6 +41,7 @@ from u2net.network.shape import read_shape
 from u2net.preprocess import resize_for_network
 
 from .batchnorm import rebase_batch_norm, recalibrate
+from .config import PruneSettings
 from .forward import normalise_batch
 from .losses import LossWeights, distillation_loss
 from .prune import absorb_constants, kept_channels, macs, prune, taylor
@@ -51,7 +52,6 @@ __all__ = ["choose_widths", "convolution_macs", "shrink", "shrink_file"]
 ByteArray = npt.NDArray[np.uint8]
 
 GROUP = 4  # channels that go together: what the engine fills up to
-ABSORB = 3.0  # deviations; as `PruneSettings.absorb`
 SIZES = (0.6, 0.8, 1.0)  # of the taught side, that healing draws from: smaller ones are cheaper
 STATISTICS = 8  # pictures that batch norm's are taken of: each has a hundred thousand pixels
 VALIDATIONS = 4  # during healing
@@ -180,7 +180,7 @@ def shrink(
     ranked = pictures[: settings.ranking]
     few = ranked[:STATISTICS]
     rebase_batch_norm(whole, _batches(few, 1))
-    absorb_constants(whole, ABSORB)
+    absorb_constants(whole, PruneSettings().absorb)
     rebase_batch_norm(whole, _batches(few, 1))
     weights = LossWeights()
 

@@ -36,16 +36,17 @@ def summary_of_rounds(rounds_ms: Sequence[float], baseline_ms: Sequence[float] |
         "spread": round(float((high - low) / median), 4),
         "rounds_ms": [round(ms, 2) for ms in rounds_ms],
     }
-    if baseline_ms and len(baseline_ms) == len(rounds_ms):
-        ratio = ratio_of_medians(rounds_ms, baseline_ms)
-        summary["ratio"] = {key: round(value, 4) for key, value in ratio.items()}
-    return summary
+    return summary | _ratio("ratio", rounds_ms, baseline_ms)
 
 
 def processor_summary(rounds_ms: Sequence[float], baseline_ms: Sequence[float] | None) -> dict[str, Any]:
     """Median of the processor time and, beside as many rounds of the baseline, the ratio."""
     summary: dict[str, Any] = {"processor_ms": round(float(np.median(rounds_ms)), 2)}
-    if baseline_ms and len(baseline_ms) == len(rounds_ms):
-        ratio = ratio_of_medians(rounds_ms, baseline_ms)
-        summary["processor_ratio"] = {key: round(value, 4) for key, value in ratio.items()}
-    return summary
+    return summary | _ratio("processor_ratio", rounds_ms, baseline_ms)
+
+
+def _ratio(name: str, rounds_ms: Sequence[float], baseline_ms: Sequence[float] | None) -> dict[str, Any]:
+    """The ratio under `name`, or nothing where the baseline had not as many rounds."""
+    if not baseline_ms or len(baseline_ms) != len(rounds_ms):
+        return {}
+    return {name: {key: round(value, 4) for key, value in ratio_of_medians(rounds_ms, baseline_ms).items()}}

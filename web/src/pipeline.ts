@@ -116,10 +116,12 @@ export async function cutout(
     };
     const alpha = new Uint8Array(width * height);
     const own = source.mayBeTransparent ? new Transparency(width, height) : undefined;
-    for (const { y, rows } of own ? bands(width, height) : []) {
-      own!.push(read(y, rows), rows);
-      timings.decodeMs += clock();
-      await turn();
+    if (own) {
+      for (const { y, rows } of bands(width, height)) {
+        own.push(read(y, rows), rows);
+        timings.decodeMs += clock();
+        await turn();
+      }
     }
     let foreground: ForegroundRows | undefined;
     if (own?.isCutout) {
@@ -221,7 +223,8 @@ async function see({ network, source, read, settings, paints, ground, timings, c
   }
   let seen: SaliencyMap = mergeWindows(maps, parts, size, width, height);
   if (settings.secondLook) {
-    const look = async (part: Part, mirrored: boolean): Promise<Float32Array<ArrayBuffer>> => {
+    const inputs = new Map<Part, Float32Array<ArrayBuffer>>(); // a mirrored look is at what the look before it was at
+    const resized = async (part: Part): Promise<Float32Array<ArrayBuffer>> => {
       const view = new PartResize(part, size);
       for (const { y, rows } of bands(width, height)) {
         if (y + rows <= part.top || y >= part.bottom) continue;
@@ -229,7 +232,11 @@ async function see({ network, source, read, settings, paints, ground, timings, c
         timings.secondLookMs += clock();
         await turn();
       }
-      const input = view.finish();
+      return view.finish();
+    };
+    const look = async (part: Part, mirrored: boolean): Promise<Float32Array<ArrayBuffer>> => {
+      const input = inputs.get(part) ?? await resized(part);
+      inputs.set(part, input);
       const map = await network.run(mirrored ? mirror(input, size, 3) : input);
       timings.secondLookMs += clock();
       await turn();
