@@ -27,15 +27,14 @@ from glob import glob
 from pathlib import Path
 from typing import Any, Literal
 
-from .composite import Background, parse_background, parse_colour
+from .composite import parse_background, parse_colour
 from .cores import available_cores, inference_threads
-from .decode import SUFFIXES, UNREAD_SUFFIXES, DecodeLimits, load_image, read_source
-from .encode import EncodeSettings, encoded, format_of, place
+from .decode import SUFFIXES, UNREAD_SUFFIXES, read_source
+from .encode import OutputFormat, format_of, place
 from .errors import ConfigError, ImageError, OutputError, U2NetError
 from .files import check_path, sha256_bytes, sha256_file
-from .postprocess import BALANCED, Refinement
-from .remover import NOTHING_FOUND, Remover
-from .subject import CropSettings
+from .produce import Part, Producer, Product, ProductSettings
+from .remover import Remover
 
 __all__ = [
     "JOURNAL_NAME",
@@ -52,25 +51,15 @@ __all__ = [
 ]
 
 JOURNAL_NAME = ".u2net-journal.jsonl"
-_KEY_VERSION = 2  # raise it when the same settings begin to give other pixels
+_KEY_VERSION = 3  # raise it when the same settings begin to give other pixels
 
 
 @dataclass(frozen=True)
-class BatchSettings:
-    """All that decides the output's bytes, and where the journal is. Picklable: workers are built from it."""
+class BatchSettings(ProductSettings):
+    """What is made of each picture, and where the journal is."""
 
-    model: str  # path of the ONNX file
-    refinement: Refinement = BALANCED  # the preset that most people want
-    stretch: bool = False  # min-max stretching of the map: makes subjects up on empty scenes
-    background: str = "transparent"  # or a colour, or the path of a picture
-    encoding: EncodeSettings = field(default_factory=EncodeSettings)  # fast rather than small
-    limits: DecodeLimits = field(default_factory=DecodeLimits)  # what is refused
-    crop: CropSettings = field(default_factory=CropSettings)  # the cut-out lies where it lay in the picture
-    fail_if_empty: bool = False  # a picture where nothing is found is done, with a note
-    keep_metadata: bool = False  # EXIF holds places and serial numbers: only on request
     journal: str | None = None  # path of the journal; None: nothing is skipped or noted
     force: bool = False  # do again what the journal says is done
-    threads: int | None = None  # of one worker's inference: the cores are shared among the jobs
 
 
 @dataclass(frozen=True)
@@ -99,6 +88,19 @@ class Result:
     seconds: float = 0.0
     subject: dict[str, Any] | None = None  # see `subject.Subject`
     timings: dict[str, float] = field(default_factory=dict)  # milliseconds of each step
+
+    def of(self, product: Product, status: Literal["done", "failed"] = "done") -> Result:
+        """This, with what was made."""
+        return replace(
+            self,
+            status=status,
+            error=product.error,
+            width=product.width,
+            height=product.height,
+            notes=product.notes,
+            subject=product.subject.as_json(),
+            timings=product.timings,
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Plain values, for the log."""
@@ -236,14 +238,7 @@ class Worker:
 
     def __init__(self, settings: BatchSettings) -> None:
         self.settings = settings
-        self.remover = Remover(
-            settings.model,
-            threads=settings.threads,
-            refinement=settings.refinement,
-            stretch=settings.stretch,
-            limits=settings.limits,
-        )
-        self.background: Background | None = parse_background(settings.background, settings.limits)
+        self.produce = Producer(settings)
         self._base = self._settings_key()
 
     def __call__(self, task: Task) -> Result:
@@ -259,7 +254,8 @@ class Worker:
 
     def _settings_key(self) -> bytes:
         settings = self.settings
-        picture = self.background.picture if self.background is not None else None
+        background = self.produce.background
+        picture = background.picture if background is not None else None
         value = {
             "version": _KEY_VERSION,
             "model": sha256_file(settings.model),
@@ -269,6 +265,7 @@ class Worker:
             "encoding": asdict(settings.encoding),
             "keep_metadata": settings.keep_metadata,
             "crop": asdict(settings.crop),
+            "shadow": asdict(settings.shadow),
         }
         return json.dumps(value, sort_keys=True).encode()
 
@@ -280,32 +277,23 @@ class Worker:
         except OSError as error:
             raise ImageError(f"{task.input}: {error.strerror or error}") from error
         result = replace(result, input_sha256=sha256_bytes(data))
-        targets = [target for target in (task.output, task.mask) if target is not None]
-        suffixes = ",".join(format_of(target) for target in targets)
-        key = hashlib.sha256(b"\0".join((data, self._base, suffixes.encode()))).hexdigest()
+        wanted: dict[Part, str | None] = {"cutout": task.output, "mask": task.mask}
+        forms: dict[Part, OutputFormat] = {part: format_of(path) for part, path in wanted.items() if path is not None}
+        targets = [path for path in wanted.values() if path is not None]
+        key = hashlib.sha256(b"\0".join((data, self._base, ",".join(forms.values()).encode()))).hexdigest()
         if self._is_done(task, targets, key):
             return replace(result, status="skipped")
-        decoded = load_image(data, self.settings.limits, name=task.input)
-        cutout = self.remover.cutout(decoded)
-        subject = cutout.subject.as_json()
-        result = replace(result, subject=subject, timings=cutout.timings, notes=cutout.notes)
-        if self.settings.fail_if_empty and not cutout.subject.found:
-            return replace(result, error=f"{task.input}: {NOTHING_FOUND}")
-        cutout = cutout.cropped(self.settings.crop)
-        metadata = decoded.metadata if self.settings.keep_metadata else None
-        files: dict[str, memoryview] = {}
-        if task.output is not None:
-            pixels = cutout.pixels(self.background)
-            files[task.output] = encoded(pixels, format_of(task.output), self.settings.encoding, metadata)
-        if task.mask is not None:
-            files[task.mask] = encoded(cutout.alpha, format_of(task.mask), self.settings.encoding)
+        product = self.produce(data, task.input, forms)
+        if product.error is not None:
+            return result.of(product, "failed")
+        files = dict(zip(targets, product.files.values(), strict=True))
         digests = {target: sha256_bytes(content) for target, content in files.items()}
         self._note(targets, key, digests)
         for target, content in files.items():
             # A run that was killed between two files, or another one at work on the same folder, may have placed it.
             if self.settings.journal is None or self.settings.force or not _is_file(target, digests[target]):
                 place(target, content)
-        return replace(result, status="done", width=decoded.width, height=decoded.height)
+        return result.of(product)
 
     def _is_done(self, task: Task, targets: Sequence[str], key: str) -> bool:
         previous = task.previous

@@ -16,9 +16,10 @@ from typing import IO, Annotated, Any, Literal
 import typer
 
 from .commandline import Application, Changes, one_line, say, wants_json
-from .encode import EncodeSettings
+from .encode import EncodeSettings, OutputFormat, suffix_of
 from .errors import ConfigError, ImageError
 from .postprocess import PRESETS, Refinement
+from .shadow import ShadowSettings
 from .subject import CropSettings
 
 __all__ = ["application"]
@@ -38,7 +39,7 @@ class Options:
     output: str | None
     mask: str | None
     svg: str | None
-    format: Literal["png", "webp", "jpeg"] | None
+    format: OutputFormat | None
     keep_structure: bool
     keep_suffix: bool
     keep_metadata: bool
@@ -49,6 +50,7 @@ class Options:
     refinement: dict[str, Any]
     encoding: dict[str, Any]
     crop: dict[str, Any]
+    shadow: dict[str, Any]
     fail_if_empty: bool
     recursive: bool
     jobs: int | None
@@ -88,8 +90,8 @@ def cutout(
         where(metavar="OUT", help="write the outline too, as SVG (one picture only)"),
     ] = None,
     format: Annotated[
-        Literal["png", "webp", "jpeg"] | None,
-        where(help="of cut-outs in a folder or on standard output"),
+        OutputFormat | None,
+        where(help="of cut-outs in a folder or on standard output; webp, gif and apng keep all frames"),
     ] = None,
     keep_structure: Annotated[bool, where("--keep-structure", help="keep the folders under each input folder")] = False,
     keep_suffix: Annotated[bool, where("--keep-suffix", help="name outputs photo.jpg.png, not photo.png")] = False,
@@ -111,6 +113,7 @@ def cutout(
     encoding: Annotated[dict[str, Any], Changes(EncodeSettings, "How")] = {},  # noqa: B006  # never changed
     refinement: Annotated[dict[str, Any], Changes(Refinement, "Steps of the preset, each on its own")] = {},  # noqa: B006
     crop: Annotated[dict[str, Any], Changes(CropSettings, "Where to")] = {},  # noqa: B006
+    shadow: Annotated[dict[str, Any], Changes(ShadowSettings, "How")] = {},  # noqa: B006
     fail_if_empty: Annotated[
         bool, how("--fail-if-empty", help="a picture where nothing is found fails, and nothing is written")
     ] = False,
@@ -171,6 +174,7 @@ def _settings(options: Options) -> Any:
         encoding=EncodeSettings(**options.encoding),
         limits=limits,
         crop=CropSettings(**options.crop),
+        shadow=ShadowSettings(**options.shadow),
         fail_if_empty=options.fail_if_empty,
         keep_metadata=options.keep_metadata,
         force=options.force,
@@ -198,10 +202,10 @@ def _run_stdout(options: Options) -> int:
 
 def _one(options: Options, source: Any, name: str, output: str | None) -> int:
     """One picture from a file or standard input to a file or standard output."""
-    from .composite import parse_background
-    from .decode import load_image
-    from .encode import encoded, format_of, place
-    from .remover import NOTHING_FOUND, Remover
+    from .batch import Result
+    from .decode import read_source
+    from .encode import format_of, place
+    from .produce import Part, Producer
 
     to_stdout = [
         what
@@ -212,58 +216,34 @@ def _one(options: Options, source: Any, name: str, output: str | None) -> int:
         raise ConfigError(f"{' and '.join(to_stdout)} cannot both go to standard output")
     if "-" in (output, options.mask) and sys.stdout.isatty():
         raise ConfigError("standard output is a terminal; pipe it on or give -o FILE")
-    settings = _settings(options)
-    background = parse_background(settings.background, settings.limits)
-    form = options.format or "png" if output == "-" else format_of(output) if output is not None else "png"
-    mask_form = options.format or "png" if options.mask == "-" else format_of(options.mask) if options.mask else "png"
+    targets: dict[Part, str] = {}
     if output is not None:
-        _check_format(form, background)
-
-    def deliver(target: str, data: memoryview) -> None:
-        if target != "-":
-            place(target, data)
-            return
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-
-    start = time.perf_counter()
-    decoded = load_image(source, settings.limits, name=name)
-    remover = Remover(
-        settings.model,
-        threads=settings.threads,
-        refinement=settings.refinement,
-        stretch=settings.stretch,
-        limits=settings.limits,
-    )
-    cutout = remover.cutout(decoded)
-    subject = cutout.subject
-    if settings.fail_if_empty and not subject.found:
-        raise ImageError(f"{name}: {NOTHING_FOUND}")
-    cutout = cutout.cropped(settings.crop)
-    metadata = decoded.metadata if settings.keep_metadata else None
-    if output is not None:
-        deliver(output, encoded(cutout.pixels(background), form, settings.encoding, metadata))
-    if options.svg:
-        place(options.svg, cutout.svg().encode())
+        targets["cutout"] = output
     if options.mask:
-        deliver(options.mask, encoded(cutout.alpha, mask_form, settings.encoding))
-    from .batch import Result
-
-    seconds = time.perf_counter() - start
-    result = Result(
-        *(name, output, options.mask, "done", None, decoded.width, decoded.height, cutout.notes),
-        seconds=seconds,
-        subject=subject.as_json(),
-        timings=cutout.timings,
-    )
+        targets["mask"] = options.mask
+    forms = {part: options.format or "png" if path == "-" else format_of(path) for part, path in targets.items()}
+    settings = _settings(options)
+    start = time.perf_counter()
+    try:
+        data = read_source(source, settings.limits)
+    except (ImageError, OSError) as error:
+        raise ImageError(f"{name}: {getattr(error, 'strerror', None) or error}") from error
+    producer = Producer(settings)
+    product = producer(data, name, forms, outline=bool(options.svg))
+    if product.error is not None:
+        raise ImageError(product.error)
+    for part, content in product.files.items():
+        if targets[part] == "-":
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+        else:
+            place(targets[part], content)
+    if options.svg:
+        place(options.svg, product.svg.encode())
+    result = Result(name, output, options.mask, "done").of(product)
     with _Reporter(options, 1) as reporter:
-        reporter.report(result)
+        reporter.report(replace(result, seconds=time.perf_counter() - start))
     return 0
-
-
-def _check_format(form: str, background: Any) -> None:
-    if form == "jpeg" and (background is None or background.opacity < 255):
-        raise ConfigError("JPEG has no transparency: choose an opaque --background, PNG or WebP")
 
 
 # Files
@@ -272,10 +252,11 @@ def _check_format(form: str, background: Any) -> None:
 def _run_files(options: Options) -> int:
     from .batch import JOURNAL_NAME, find_pictures, plan, run, run_ray, watch
     from .composite import parse_background
+    from .produce import check_format
 
     settings = _settings(options)
     several = options.watch or len(options.inputs) > 1 or Path(options.inputs[0]).is_dir() or not _exists(options)
-    suffix = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}[options.format or "png"]
+    suffix = suffix_of(options.format or "png")
     if not several:
         return _single(options)
     if options.svg:
@@ -283,7 +264,7 @@ def _run_files(options: Options) -> int:
     if options.mask == "-":
         raise ConfigError("standard output (-) takes the mask of one picture")
     if options.output is not None:
-        _check_format(options.format or "png", parse_background(settings.background, settings.limits))
+        check_format(options.format or "png", parse_background(settings.background, settings.limits))
     if options.output is None and options.mask is None:
         raise ConfigError("several pictures need a folder to go to: -o FOLDER")
     for folder in (options.output, options.mask):
@@ -334,11 +315,9 @@ def _single(options: Options) -> int:
     output = options.output
     if output is None and not options.mask and not options.svg:
         path = Path(source)
-        ending = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}[options.format or "png"]
-        output = str(path.with_name(f"{path.stem}-cutout{ending}"))
+        output = str(path.with_name(f"{path.stem}-cutout{suffix_of(options.format or 'png')}"))
     if output is not None and (Path(output).is_dir() or output.endswith(os.sep)):
-        ending = {"png": ".png", "webp": ".webp", "jpeg": ".jpg"}[options.format or "png"]
-        output = str(Path(output) / (Path(source).stem + ending))
+        output = str(Path(output) / (Path(source).stem + suffix_of(options.format or "png")))
     for target in (output, options.mask, options.svg):
         if target not in (None, "-") and os.path.realpath(target) == os.path.realpath(source):
             raise ConfigError(f"{target} is the input; choose another output")

@@ -5,7 +5,7 @@ What is done, in this order, and what the caller is told of it (`Decoded.notes`)
 1. Only the formats in `FORMATS` are tried, so that no exotic parser (and no external program, as for EPS) sees the
    bytes, and HEIC and JPEG XL where the package that reads them is installed. The picture's size is checked before a
    pixel is decoded.
-2. The first frame or page is taken; that there were more is noted.
+2. The first frame or page is taken; that there were more is noted. `load_frames` gives all frames of an animation.
 3. Colour: an embedded ICC profile of at most `MAX_PROFILE_BYTES` is converted to sRGB (perceptual intent, through
    LittleCMS); a larger, damaged or mismatched one is ignored with a note. CMYK without a profile uses Pillow's plain
    conversion. 16-bit samples become floor((v + 128) / 257), which is v · 255 / 65535 rounded; floating-point samples
@@ -43,13 +43,25 @@ from .encode import Metadata
 from .errors import ImageError, U2NetError
 from .files import check_path
 
-__all__ = ["FORMATS", "MAX_PIXELS", "SUFFIXES", "UNREAD_SUFFIXES", "Decoded", "DecodeLimits", "load_image"]
+__all__ = [
+    "FORMATS",
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "UNREAD_SUFFIXES",
+    "Decoded",
+    "DecodeLimits",
+    "load_frames",
+    "load_image",
+    "read_source",
+]
 
 ByteArray = npt.NDArray[np.uint8]
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | ByteArray
 
 #: Pillow's names of the formats that are read, the commonest first. JPEG includes MPO, which many cameras write.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF", "AVIF", "JPEG2000")
+#: Those of which several pictures in a file are an animation; elsewhere they are pages.
+ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
 #: File suffixes that a folder is searched for.
 SUFFIXES = frozenset(
     f".{name}"
@@ -107,6 +119,7 @@ class DecodeLimits:
     max_pixels: int = MAX_PIXELS  # over any telephone's or medium-format camera's, and 450 MB decoded
     max_bytes: int = 1 << 30  # 1 GiB: a 150-megapixel 16-bit TIFF has 900 MB uncompressed, photographs far less
     max_scans: int = 100  # progressive JPEGs in use have about ten; each one more costs a pass over all pixels
+    max_frames: int = 2000  # of an animation: over a minute at 25 a second, and each costs the time of a picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +129,9 @@ class Decoded:
     rgb: ByteArray
     alpha: ByteArray | None = None
     format: str | None = None  # Pillow's name of the file format; None for pixels that came from memory
-    frames: int = 1  # frames or pages in the file; the first is what `rgb` holds
+    frames: int = 1  # frames or pages in the file; `load_image` gives the first
+    duration_ms: float = 0.0  # how long the frame of an animation is shown
+    plays: int = 1  # how often an animation runs; 0: for ever
     notes: tuple[str, ...] = ()  # one readable phrase for each thing that a person may want to know
     metadata: Metadata = field(default_factory=Metadata)  # the file's, with the orientation reset
 
@@ -127,6 +142,11 @@ class Decoded:
     @property
     def height(self) -> int:
         return int(self.rgb.shape[0])
+
+    @property
+    def animated(self) -> bool:
+        """Whether the file holds an animation."""
+        return self.frames > 1 and self.format in ANIMATED_FORMATS
 
     def flattened(self, ground: int | None = None) -> ByteArray:
         """uint8 (H, W, 3): `rgb` on a ground g, floor((c · a + g · (255 − a) + 127) / 255); `rgb` itself if opaque.
@@ -177,12 +197,52 @@ def load_image(source: Source, limits: DecodeLimits | None = None, name: str | N
     limits = limits or DecodeLimits()
     if isinstance(source, np.ndarray):
         return _from_array(source, limits)
-    name = name or _name(source)
-    try:
+    with _readable_errors(name or _name(source)):
         if isinstance(source, Image.Image):
             _check_size(source.size, limits)
-            return _convert(source)
-        return _decode(read_source(source, limits), limits)
+            decoded = _convert(source)
+        else:
+            with _opened(read_source(source, limits), limits) as image:
+                _load(image, limits)
+                decoded = _convert(image)
+    if decoded.frames == 1:
+        return decoded
+    what = "pages" if decoded.format == "TIFF" else "frames"
+    return replace(decoded, notes=(f"first of {decoded.frames} {what}", *decoded.notes))
+
+
+def load_frames(data: bytes, limits: DecodeLimits | None = None, name: str = "picture") -> Iterator[Decoded]:
+    """All frames of an animation's file, each as it is to be seen, one after the other: few are in memory at a time.
+
+    Frames that build on the one before are put together with it. The picture that some animated PNGs have for programs
+    that know no animation is none of them. Raises `ImageError` as `load_image` does, also where the frames are over
+    `max_frames` or have more than `max_pixels` together.
+    """
+    limits = limits or DecodeLimits()
+    with _readable_errors(name), _opened(data, limits) as image:
+        numbers = range(1 if getattr(image, "default_image", False) else 0, _frame_count(image))
+        if len(numbers) > limits.max_frames:
+            raise ImageError(f"an animation of {len(numbers)} frames, over the limit of {limits.max_frames}")
+        size = image.size
+        together = len(numbers) * size[0] * size[1]
+        if together > limits.max_pixels:
+            raise ImageError(
+                f"{len(numbers)} frames of {size[0]}×{size[1]} have {together / 1e6:.0f} megapixels, over the limit of "
+                f"{limits.max_pixels / 1e6:g} (raise it with --max-pixels)"
+            )
+        for number in numbers:
+            image.seek(number)
+            _load(image, limits)
+            if image.size != size:
+                raise ImageError("its frames differ in size")
+            yield _convert(image)
+
+
+@contextmanager
+def _readable_errors(name: str) -> Iterator[None]:
+    """Whatever a picture's bytes can cause within becomes an error of ours, one line that begins with `name`."""
+    try:
+        yield
     except U2NetError as error:
         raise type(error)(f"{name}: {error}") from error
     except MemoryError as error:
@@ -286,7 +346,8 @@ def _check_size(size: tuple[int, int], limits: DecodeLimits) -> None:
         )
 
 
-def _decode(data: bytes, limits: DecodeLimits) -> Decoded:
+def _opened(data: bytes, limits: DecodeLimits) -> Image.Image:
+    """The picture of a file's bytes, its size checked and no pixel decoded; to be closed."""
     if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > limits.max_scans:
         raise ImageError(f"a JPEG of more than {limits.max_scans} scans")
     with _quiet_pillow():
@@ -294,12 +355,18 @@ def _decode(data: bytes, limits: DecodeLimits) -> Decoded:
             image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError:
             image = _open_with_plugin(data)
-    with image:
+    try:
         _check_size(image.size, limits)
-        with _quiet_pillow(), _quiet_libtiff(image.format == "TIFF"):
-            image.load()
-        _check_size(image.size, limits)
-        return _convert(image)
+    except ImageError:
+        image.close()
+        raise
+    return image
+
+
+def _load(image: Image.Image, limits: DecodeLimits) -> None:
+    with _quiet_pillow(), _quiet_libtiff(image.format == "TIFF"):
+        image.load()
+    _check_size(image.size, limits)
 
 
 def _open_with_plugin(data: bytes) -> Image.Image:
@@ -325,9 +392,6 @@ def _open_with_plugin(data: bytes) -> Image.Image:
 def _convert(image: Image.Image) -> Decoded:
     """The pixels of an open and loaded Pillow image by the rules of the module."""
     notes: list[str] = []
-    frames = _frame_count(image)
-    if frames > 1:
-        notes.append(f"first of {frames} {'pages' if image.format == 'TIFF' else 'frames'}")
     orientation, exif = _exif(image)
     form = image.format
     colour, alpha = _split(image, notes)
@@ -338,7 +402,25 @@ def _convert(image: Image.Image) -> Decoded:
     matte = None
     if alpha is not None and alpha.getextrema()[0] != 255:
         matte = np.asarray(alpha)
-    return Decoded(rgb, matte, form, frames, tuple(notes), Metadata(exif, _dpi(image, orientation)))
+    metadata = Metadata(exif, _dpi(image, orientation))
+    return Decoded(
+        *(rgb, matte, form, _frame_count(image), _duration_ms(image), _plays(image), tuple(notes)), metadata=metadata
+    )
+
+
+def _duration_ms(image: Image.Image) -> float:
+    try:
+        return min(max(0.0, float(image.info.get("duration", 0))), 655_350.0)  # the most that GIF can say
+    except (TypeError, ValueError):
+        return 0.0
+
+
+def _plays(image: Image.Image) -> int:
+    """How often an animation runs. GIF says how often it is repeated, and nothing where it is not; others say this."""
+    loop = image.info.get("loop")
+    if not isinstance(loop, int) or loop < 0:
+        return 1
+    return loop + 1 if loop and image.format == "GIF" else loop
 
 
 def _frame_count(image: Image.Image) -> int:

@@ -27,6 +27,7 @@ from .infer import Session
 from .postprocess import BALANCED, Refinement, matte
 from .preprocess import min_max
 from .second_look import Seen, look_twice, windows
+from .shadow import ShadowSettings, cast_shadow
 from .subject import CropSettings, Subject, crop_box, crop_pixels, find_subject
 from .zoo import ALIASES, DEFAULT_MODEL, PUBLIC_WEIGHTS, WEIGHTS, default_path, embedded_weights
 
@@ -104,13 +105,25 @@ class Cutout:
         """Whether something was found, and where."""
         return find_subject(self.alpha)
 
-    def cropped(self, settings: CropSettings) -> Cutout:
-        """The cut-out cut to its subject, or as it is where nothing was found or no crop is asked for."""
-        if self.subject.box is None or not self.subject.found or not (settings.crop or settings.square):
+    def cropped(self, settings: CropSettings, subject: Subject | None = None) -> Cutout:
+        """The cut-out cut to its subject, or as it is where nothing was found or no crop is asked for.
+
+        `subject` is another one to cut to: that of all frames of an animation.
+        """
+        subject = subject or self.subject
+        if subject.box is None or not subject.found or not (settings.crop or settings.square):
             return self
         height, width = self.alpha.shape
-        part = crop_box(self.subject.box, height, width, settings.margin, settings.square)
+        part = crop_box(subject.box, height, width, settings.margin, settings.square)
         return replace(self, rgb=crop_pixels(self.rgb, part), alpha=crop_pixels(self.alpha, part))
+
+    def with_shadow(self, settings: ShadowSettings, subject: Subject | None = None) -> Cutout:
+        """The cut-out with a shadow under it, or as it is where none is asked for or nothing was found."""
+        subject = subject or self.subject
+        if subject.box is None or not settings.shadow:
+            return self
+        rgb, alpha = cast_shadow(self.rgb, self.alpha, max(subject.box.width, subject.box.height), settings)
+        return replace(self, rgb=rgb, alpha=alpha)
 
     def rgba(self) -> ByteArray:
         """uint8 (H, W, 4)."""
@@ -174,14 +187,15 @@ class Remover:
         self.stretch = stretch
         self.limits = limits or DecodeLimits()
 
-    def cutout(self, image: Source | Decoded) -> Cutout:
+    def cutout(self, image: Source | Decoded, keep: bool | None = None) -> Cutout:
         """Cut the subject out of a path, file bytes, a binary file, a Pillow image, uint8 pixels or a `Decoded`.
 
-        Raises `ImageError` where it cannot be decoded.
+        `keep` says whether the picture's own transparency is the matte, by default `Decoded.is_cutout`. Raises
+        `ImageError` where it cannot be decoded.
         """
         clock = _Clock()
         decoded = image if isinstance(image, Decoded) else load_image(image, self.limits)
-        if decoded.alpha is not None and decoded.is_cutout:
+        if decoded.alpha is not None and (decoded.is_cutout if keep is None else keep):
             clock.note("decode_ms")
             return self._finished(decoded, _kept(decoded), decoded.alpha, clock, ("already a cut-out: kept as it is",))
         flat = decoded.flattened()
