@@ -195,9 +195,10 @@ class Remover:
         """
         clock = _Clock()
         decoded = image if isinstance(image, Decoded) else load_image(image, self.limits)
-        if decoded.alpha is not None and (decoded.is_cutout if keep is None else keep):
+        if decoded.is_cutout if keep is None else keep:
+            own = np.full(decoded.rgb.shape[:2], 255, np.uint8) if decoded.alpha is None else decoded.alpha
             clock.note("decode_ms")
-            return self._finished(decoded, _kept(decoded), decoded.alpha, clock, ("already a cut-out: kept as it is",))
+            return self._finished(decoded, _kept(own), own, clock, ("already a cut-out: kept as it is",))
         flat = decoded.flattened()
         clock.note("decode_ms")
         waiting = len(windows(decoded.width, decoded.height)) if self.refinement.second_look else 1
@@ -232,9 +233,8 @@ class Remover:
         return replace(cutout, notes=(*cutout.notes, NOTHING_FOUND))
 
 
-def _kept(decoded: Decoded) -> Seen:
-    assert decoded.alpha is not None
-    return Seen(decoded.alpha.astype(np.float32) / np.float32(255), 0, None)
+def _kept(alpha: ByteArray) -> Seen:
+    return Seen(alpha.astype(np.float32) / np.float32(255), 0, None)
 
 
 class _Clock:
