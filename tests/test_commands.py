@@ -47,7 +47,7 @@ def test_nonsense_is_refused_in_one_line(called: str, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
-    "stage", ["u2net", *sorted({stage.package for stage in STAGES.values()} - {"u2net.weights_cli"})]
+    "stage", ["u2net", *sorted({stage.package for stage in STAGES.values() if not stage.package.startswith("u2net.")})]
 )
 def test_a_stage_is_a_module_too(stage: str) -> None:
     """`python -m STAGE --version` is the same application, and says so without loading what it does not need."""

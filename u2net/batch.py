@@ -42,6 +42,7 @@ __all__ = [
     "Result",
     "Task",
     "Worker",
+    "die_with_parent",
     "find_pictures",
     "plan",
     "read_journal",
@@ -338,11 +339,11 @@ _worker: Worker | None = None
 
 def _start_worker(settings: BatchSettings) -> None:
     global _worker
-    _die_with_parent()
+    die_with_parent()
     _worker = Worker(settings)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """End this process when its parent is gone: a killed batch must not go on writing behind its successor's back."""
     from multiprocessing import connection, parent_process
 

@@ -36,6 +36,7 @@ STAGES: dict[str, Stage] = {
     "publish": Stage("the folder that a front-end team hosts", "publish"),
     "train": Stage("distil, fine-tune and prune", "train"),
     "datasets": Stage("look at, make and check sets of pictures", "datasets"),
+    "serve": Stage("cut-outs over HTTP: a picture in, a file out", "u2net.serve.cli"),
     "weights": Stage("list and fetch the public U²-Net weights", "u2net.weights_cli"),
 }
 TOOLCHAIN = "u2net_toolchain"  # the package that holds the stages in an installed wheel
