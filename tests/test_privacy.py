@@ -98,3 +98,22 @@ def test_eval_with_processes(tmp_path: Path, tiny_fp32: Path, pictures: Path) ->
     arguments = ("-m", "eval", tiny_fp32, "--data", pictures.parent, "--no-latency", "--workers", "2", "--out", out)
     assert leave(tmp_path / "home", *arguments) == ([], [])
     assert (out / "report.json").is_file()
+
+
+SERVED = """
+import http.client, re, subprocess, sys
+command = [sys.executable, "-m", "u2net", "serve", "--port", "0", "--jobs", "1", "--model", sys.argv[1]]
+with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as service:
+    port = re.search(r":(\\d+);", service.stderr.readline()).group(1)
+    client = http.client.HTTPConnection("127.0.0.1", int(port))
+    client.request("POST", "/cutout", open(sys.argv[2], "rb").read())
+    answer = client.getresponse()
+    assert answer.status == 200 and answer.read().startswith(b"\\x89PNG")
+    service.terminate()
+sys.exit(service.returncode)
+"""
+
+
+def test_serve(tmp_path: Path, model: Path, pictures: Path) -> None:
+    """Nobody is spoken to but the client, which sits on the loopback."""
+    assert leave(tmp_path / "home", "-c", SERVED, model, pictures / "0.png") == ([], [])
