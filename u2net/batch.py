@@ -27,14 +27,13 @@ from glob import glob
 from pathlib import Path
 from typing import Any, Literal
 
-from .composite import parse_background, parse_colour
+from .composite import parse_colour
 from .cores import available_cores, inference_threads
 from .decode import SUFFIXES, UNREAD_SUFFIXES, read_source
 from .encode import OutputFormat, format_of, place
 from .errors import ConfigError, ImageError, OutputError, U2NetError
 from .files import check_path, sha256_bytes, sha256_file
 from .produce import Part, Producer, Product, ProductSettings
-from .remover import Remover
 
 __all__ = [
     "JOURNAL_NAME",
@@ -393,8 +392,7 @@ def _pool(settings: BatchSettings, count: int) -> ProcessPoolExecutor:
 
 def _run_pool(tasks: Sequence[Task], settings: BatchSettings, count: int) -> Iterator[Result]:
     # Said here, before a pool of processes would say it less clearly.
-    Remover(settings.model, threads=1)
-    parse_background(settings.background, settings.limits)
+    Producer(replace(settings, threads=1))
     waiting = list(reversed(tasks))
     suspects: list[Task] = []
     while waiting:
@@ -471,9 +469,8 @@ def run_ray(tasks: Sequence[Task], settings: BatchSettings, jobs: int | None = N
         raise ConfigError("--ray needs Ray: pip install 'u2net-remover[ray]'") from None
     if not tasks:
         return
-    Remover(settings.model, threads=1)
-    parse_background(settings.background, settings.limits)
     settings = replace(settings, threads=1)
+    Producer(settings)
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
     workers = jobs or max(1, int(ray.cluster_resources().get("CPU", 1)))

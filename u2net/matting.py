@@ -22,10 +22,14 @@ import atexit
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +43,7 @@ if TYPE_CHECKING:
 
     from .postprocess import Refinement
 
-__all__ = ["MATTING_SIDE", "MOST_UNKNOWN", "matting_side", "refine_matting", "solve_matte"]
+__all__ = ["MATTING_SIDE", "MOST_UNKNOWN", "matting_side", "prepare_matting", "refine_matting", "solve_matte"]
 
 FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
@@ -58,6 +62,7 @@ HAZE = 0.05  # where all is doubted this becomes 0, and 1 − this becomes 1
 UNEXPLAINED = 0.005  # where colours leave this share of the map's variance unexplained the prior's weight is 1
 EPSILON = 1e-5  # of the Laplacian: variance of colour (of 1) below which a window counts as flat, as grain is
 _NEAR_RADIUS = 3  # in the map's pixels: over what "nearby" is averaged
+_PATIENCE_S = 2.0  # what compilation takes that nobody needs to hear of
 _STRIP_ROWS = 128  # of the Laplacian, which takes 400 bytes a pixel while it is built
 
 
@@ -107,7 +112,7 @@ def solve_matte(fitted: Fitted) -> FloatArray:
     averaged over windows of radius 3. Back-projection as in `postprocess`, with (1 − d)⁸ as trust, does the rest. Then,
     with h = 0.05 · d, what is under h becomes 0 and what is over 1 − h becomes 1, linear between.
     """
-    _import_pymatting()
+    _pymatting()
     from scipy import sparse
 
     grid = fitted.grid
@@ -145,16 +150,29 @@ def solve_matte(fitted: Fitted) -> FloatArray:
     return np.clip((solved - HAZE * doubt) / (1 - 2 * HAZE * doubt), 0, 1)
 
 
-def _import_pymatting() -> None:
-    """Import pymatting, whose compiled functions numba keeps beside it or in the user's cache.
+@dataclass(frozen=True)
+class _Pymatting:
+    """The three of pymatting's functions that are used."""
 
-    Where neither can be written numba refuses to compile at all; then they are kept for this process alone, in a folder
-    that nobody else can write: what lies in a cache is run. Raises `ConfigError` where it is not installed.
+    cf_laplacian: Callable[..., csr_matrix]
+    ichol: Callable[..., Any]
+    cg: Callable[..., npt.NDArray[np.float64]]
+
+
+@cache
+def _pymatting() -> _Pymatting:
+    """pymatting's functions, compiled by numba where they are not in its cache (about 10 s of processor time).
+
+    Their modules are loaded one by one: importing the package would compile all of its functions, seven times as long.
+    numba keeps what it compiles beside the source, or in the user's cache, or in NUMBA_CACHE_DIR. Where it can write
+    to none it refuses to compile at all; then it is kept for this process alone, in a folder that nobody else can
+    write: what lies in a cache is run. Raises `ConfigError` where pymatting is not installed.
     """
+    package = find_spec("pymatting")
+    if package is None or not package.submodule_search_locations:
+        raise ConfigError("the preset 'best' needs pymatting: pip install 'u2net-remover[matting]'")
     try:
-        import pymatting
-    except ImportError:
-        raise ConfigError("the preset 'best' needs pymatting: pip install 'u2net-remover[matting]'") from None
+        return _load(Path(package.submodule_search_locations[0]))
     except RuntimeError as error:
         if "cannot cache function" not in str(error):
             raise
@@ -163,14 +181,44 @@ def _import_pymatting() -> None:
         folder = tempfile.mkdtemp(prefix="u2net-numba-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         numba.config.CACHE_DIR = folder  # type: ignore[attr-defined]
-        for name in [name for name in sys.modules if name.split(".")[0] == "pymatting"]:
-            del sys.modules[name]
-        import pymatting  # noqa: F401
+        return _load(Path(package.submodule_search_locations[0]))
+
+
+def _load(package: Path) -> _Pymatting:
+    functions = {}
+    for name in ("laplacian.cf_laplacian", "preconditioner.ichol", "solver.cg"):
+        full = f"pymatting.{name}"
+        if full not in sys.modules:
+            spec = spec_from_file_location(full, package.joinpath(*name.split(".")).with_suffix(".py"))
+            assert spec is not None and spec.loader is not None
+            sys.modules[full] = module_from_spec(spec)  # numba looks for it there
+            try:
+                spec.loader.exec_module(sys.modules[full])
+            except BaseException:
+                del sys.modules[full]
+                raise
+        function = name.rpartition(".")[2]
+        functions[function] = getattr(sys.modules[full], function)
+    return _Pymatting(**functions)
+
+
+def prepare_matting(tell: Callable[[str], object]) -> None:
+    """Load what the preset `best` needs, before there is a picture. `tell` hears of it where it takes a while.
+
+    Raises `ConfigError` where it is not installed.
+    """
+    what = "compiling what the preset 'best' needs, some ten seconds; it is kept where there is a place to write"
+    timer = threading.Timer(_PATIENCE_S, tell, [what])
+    timer.daemon = True
+    timer.start()
+    try:
+        _pymatting()
+    finally:
+        timer.cancel()
 
 
 def _laplacian_rows(pixels: ByteArray, unknown: npt.NDArray[np.bool_]) -> csr_matrix:
     """The rows of the matting Laplacian, sparse (n, h · w), for the n unknown pixels, in strips."""
-    from pymatting import cf_laplacian
     from scipy import sparse
 
     height, width = unknown.shape
@@ -181,7 +229,8 @@ def _laplacian_rows(pixels: ByteArray, unknown: npt.NDArray[np.bool_]) -> csr_ma
         strip = slice(top - 1, min(top + _STRIP_ROWS, height - 1) + 1)
         if not unknown[strip].any():
             continue
-        part = cf_laplacian(pixels[strip] / 255.0, epsilon=9 * EPSILON, radius=1, is_known=~unknown[strip]).tocoo()
+        known = ~unknown[strip]
+        part = _pymatting().cf_laplacian(pixels[strip] / 255.0, 9 * EPSILON, radius=1, is_known=known).tocoo()
         kept = (part.data != 0) & unknown[strip].reshape(-1)[part.row]
         first = (top - 1) * width
         entries = part.data[kept], (row_of[part.row[kept] + first], part.col[kept] + first)
@@ -190,11 +239,11 @@ def _laplacian_rows(pixels: ByteArray, unknown: npt.NDArray[np.bool_]) -> csr_ma
 
 
 def _solve(system: csc_matrix, right: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    from pymatting import cg, ichol
     from scipy.sparse import linalg
 
     try:
-        solution = cg(system, right, M=ichol(system, discard_threshold=1e-3), rtol=1e-4, maxiter=1000)
+        factor = _pymatting().ichol(system, discard_threshold=1e-3)
+        solution = _pymatting().cg(system, right, M=factor, rtol=1e-4, maxiter=1000)
     except ValueError:  # a picture of flat colours may defeat the incomplete factorisation, a plain solver copes
         solution = linalg.spsolve(system, right)
     return np.asarray(solution)

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from .commandline import say
 from .composite import Background, parse_background
 from .decode import Decoded, DecodeLimits, load_frames, load_image
 from .encode import MOVING_FORMATS, EncodeSettings, OutputFormat, Timing, encoded
@@ -68,6 +69,10 @@ class Producer:
     def __init__(self, settings: ProductSettings, session: Session | None = None) -> None:
         self.settings = settings
         self.background: Background | None = parse_background(settings.background, settings.limits)
+        if settings.refinement.edges == "matting":
+            from .matting import prepare_matting
+
+            prepare_matting(say)
         self.remover = Remover(
             session or settings.model,
             threads=settings.threads,

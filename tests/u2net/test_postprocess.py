@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 from tests.golden import generate
-from u2net import components, foreground, guided, postprocess, preprocess, sampling, second_look
+from u2net import components, foreground, guided, matting, postprocess, preprocess, sampling, second_look
 from u2net.composite import Background, composite
 from u2net.contours import contours, simplify, svg_path
 from u2net.errors import ConfigError
@@ -257,9 +258,22 @@ def test_translucent_subjects_stay_translucent(preset: Refinement) -> None:
 
 def test_best_without_pymatting_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pymatting", None)
+    matting._pymatting.cache_clear()
     rgb, _, small = scene(60)
     with pytest.raises(ConfigError, match="pip install"):
         postprocess.matte(rgb, small, BEST)
+
+
+def test_who_waits_for_best_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pymatting")
+    told: list[str] = []
+    matting._pymatting()
+    matting.prepare_matting(told.append)
+    assert told == [], "compiled already"
+    monkeypatch.setattr(matting, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(matting, "_pymatting", lambda: time.sleep(0.2))
+    matting.prepare_matting(told.append)
+    assert len(told) == 1 and "compiling" in told[0]
 
 
 def test_large_working_factors_and_tiny_pictures() -> None:
