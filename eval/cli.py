@@ -52,6 +52,7 @@ ALL_PRESETS = ",".join(PRESETS)
     examples="""
 u2net eval build/small/fp32.onnx build/small/int8.onnx --data pairs/ --out build/report
 u2net eval fp32.onnx int8.onnx --no-latency --limit 40
+u2net eval fp32.onnx int8.onnx --no-latency --second-look --data pairs/
 u2net eval small.safetensors u2net.pth --data pairs/ --min-max
 """,
 )
@@ -71,6 +72,9 @@ def evaluate(
     ] = 0,
     min_max: Annotated[
         bool, typer.Option("--min-max", help="stretch each mask to [0, 1] first, as published tables do")
+    ] = False,
+    second_look: Annotated[
+        bool, typer.Option("--second-look", help="judge masks after a second look too, as the runner takes it")
     ] = False,
     no_quality: Annotated[bool, typer.Option("--no-quality", help="leave quality out (the gate will say so)")] = False,
     no_latency: Annotated[bool, typer.Option("--no-latency", help="leave latency out (the gate will say so)")] = False,
@@ -92,11 +96,12 @@ def evaluate(
     from .evaluate import Evaluation, evaluate_models
     from .quality import QualitySettings
 
+    quality = QualitySettings(stretch=min_max, workers=workers, limit=limit, second_look=second_look)
     evaluation = Evaluation(
         models=models,
         data=data,
         out=check_path(out),
-        quality=None if no_quality else QualitySettings(stretch=min_max, workers=workers, limit=limit),
+        quality=None if no_quality else quality,
         latency=None if no_latency else _named(latency, backends),
         policy=policy,
         baseline=baseline,

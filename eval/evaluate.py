@@ -25,7 +25,7 @@ from .models import Candidate, candidates, transfer_sizes
 from .policy import load_policy
 from .quality import QualitySettings, Sample, judge, open_samples
 from .render.files import write_report
-from .render.findings import faults_of, worst_against_first, worst_against_truth
+from .render.findings import faults_of, second_look_text, worst_against_first, worst_against_truth
 from .report import Report
 from .text import Column, text_table
 from .thumbnails import thumbnails_of
@@ -136,11 +136,16 @@ def _text(report: Report, latency: dict[str, Any]) -> str:
         columns = [Column("model", left=True), Column("set", left=True), *map(Column, [*titles, "agreement"])]
         rows = []
         for name, entry in judged.items():
-            sets = {"all": entry.overall, **(entry.sets if len(entry.sets) > 1 else {})}
-            for set_name, means in sets.items():
-                figures = [f"{getattr(means, measure):.4f}" for measure in SHOWN]
-                first = set_name == "all"
-                rows.append([name if first else "", set_name, *figures, f"{entry.agreement.iou:.4f}" if first else ""])
+            for again, judged_masks in (("", entry), (" · second look", entry.second_look)):
+                if judged_masks is None:
+                    continue
+                sets = {"all": judged_masks.overall, **(judged_masks.sets if len(judged_masks.sets) > 1 else {})}
+                for set_name, means in sets.items():
+                    figures = [f"{getattr(means, measure):.4f}" for measure in SHOWN]
+                    first = set_name == "all"
+                    agreement = f"{entry.agreement.iou:.4f}" if first and not again else ""
+                    rows.append([name + again if first else "", set_name, *figures, agreement])
         parts.append(text_table(f"Quality · {report.quality.pictures} pictures", columns, rows))
+    parts += [f"{name}: {second_look_text(entry.second_look)}" for name, entry in judged.items() if entry.second_look]
     parts += [f"note: {fault}" for fault in faults_of(report)]
     return "\n\n".join(parts)

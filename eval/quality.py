@@ -6,6 +6,8 @@ a run that was stopped goes on where it was, and a model that has changed is jud
 
 Agreement is with the first model, on the 8-bit masks at the picture's size: IoU at one half, and the mean absolute
 difference (raw: no stretching).
+
+With `second_look` each picture is looked at again as the runner does (`u2net.second_look`), and both masks are scored.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ import numpy.typing as npt
 
 from u2net.agreement import mask_iou
 from u2net.errors import ConfigError, DataError, ModelError, OutputError, U2NetError
-from u2net.preprocess import resize_bilinear, to_tensor
+from u2net.preprocess import resize_bilinear, sides, to_tensor
 from u2net.sampling import to_alpha
+from u2net.second_look import Seen, look_twice
 
 from .metrics import Aggregate, Scores, Truth, score
 from .models import Candidate
@@ -38,6 +41,7 @@ __all__ = ["FolderSamples", "ProceduralSamples", "QualitySettings", "Sample", "j
 ByteArray = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 JOURNAL_VERSION = 2  # rows of another version are judged anew
+NOTICED = 0.05  # of IoU: a change that is seen in the picture
 DEFAULT_PROCEDURAL = 64  # scenes: enough for each kind of subject to come up several times
 
 
@@ -48,6 +52,7 @@ class QualitySettings:
     stretch: bool = False  # users get unstretched masks; True compares with published tables
     workers: int = 0  # 0: one per core; each holds every model
     limit: int = 0  # 0: all pictures; else that many, evenly spread, for a quick look
+    second_look: bool = False  # also as the runner looks; takes three times as long
 
     def __post_init__(self) -> None:
         if self.workers < 0 or self.limit < 0:
@@ -166,41 +171,67 @@ class Predictor:
 
     def __init__(self, candidate: Candidate) -> None:
         self.name = candidate.name
-        self._saliency: Callable[[ByteArray], npt.NDArray[np.float32]]
-        if candidate.is_packed:
-            from engine.runtime import EngineSession
-
-            engine = EngineSession(candidate.path)
-            self._saliency = lambda rgb: engine.run(to_tensor(rgb, engine.input_size))
-            return
-        if not candidate.is_checkpoint:
+        self._saliency: Callable[[ByteArray, bool], npt.NDArray[np.float32]]
+        if not (candidate.is_packed or candidate.is_checkpoint):
             from u2net.infer import Session
 
             self._saliency = Session(candidate.path, threads=1).saliency
             return
-        import torch
+        if candidate.is_packed:
+            from engine.runtime import EngineSession
 
-        from u2net.network.checkpoint import load_checkpoint
+            engine = EngineSession(candidate.path)
+            size, run = engine.input_size, engine.run
+        else:
+            import torch
 
-        torch.set_num_threads(1)
-        model = load_checkpoint(candidate.path)
-        size = model.config.size
+            from u2net.network.checkpoint import load_checkpoint
 
-        def saliency(rgb: ByteArray) -> npt.NDArray[np.float32]:
-            with torch.inference_mode():
-                fused = model(torch.from_numpy(to_tensor(rgb, size)))[0]
-            return np.asarray(fused[0, 0].numpy(), np.float32)
+            torch.set_num_threads(1)
+            model = load_checkpoint(candidate.path)
+            size = sides(model.config.size)
+
+            def run(tensor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+                with torch.inference_mode():
+                    fused = model(torch.from_numpy(tensor))[0]
+                return np.asarray(fused[0, 0].numpy(), np.float32)
+
+        def saliency(rgb: ByteArray, mirrored: bool) -> npt.NDArray[np.float32]:
+            tensor = to_tensor(rgb, size)
+            return run(np.ascontiguousarray(tensor[..., ::-1]))[:, ::-1] if mirrored else run(tensor)
 
         self._saliency = saliency
 
     def mask(self, rgb: ByteArray) -> ByteArray:
         """uint8 (H, W, 3) to uint8 (H, W). Raises `ModelError`."""
-        saliency = self._saliency(rgb)
+        return self.masks(rgb, False)[0]
+
+    def masks(self, rgb: ByteArray, twice: bool) -> tuple[ByteArray, tuple[ByteArray, Seen] | None]:
+        """The mask, uint8 (H, W), and where `twice` that of a second look and how it came about.
+
+        Raises `ModelError`, where `twice` also for a model that sees pictures that are not square.
+        """
+        first = self._look(rgb)
+        size, width = first.shape
+        mask = to_alpha(resize_bilinear(first, *rgb.shape[:2]))
+        if not twice:
+            return mask, None
+        if size != width:
+            raise ModelError(f"{self.name} sees pictures of {width} × {size}; only square ones are looked at twice")
+
+        def look(part: ByteArray, mirrored: bool) -> npt.NDArray[np.float32]:
+            return first if part.shape == rgb.shape and not mirrored else self._look(part, mirrored)
+
+        seen = look_twice(rgb, look, size)
+        return mask, (to_alpha(resize_bilinear(seen.saliency, *rgb.shape[:2])), seen)
+
+    def _look(self, rgb: ByteArray, mirrored: bool = False) -> npt.NDArray[np.float32]:
+        saliency = self._saliency(rgb, mirrored)
         if not np.isfinite(saliency).all():
             raise ModelError(
                 f"{self.name} gave values that are not finite numbers; export it again with `u2net export`"
             )
-        return to_alpha(resize_bilinear(saliency, *rgb.shape[:2]))
+        return saliency
 
 
 _predictors: list[Predictor] = []
@@ -215,21 +246,30 @@ class _Task:
     sample: Sample
     wanted: tuple[int, ...]  # models whose row is missing
     stretch: bool
+    second_look: bool
 
 
 def _judge_one(task: _Task) -> list[dict[str, Any]] | U2NetError:
     """Rows of one picture. Errors come back as values: an exception class with arguments may not unpickle."""
     try:
         rgb, truth = task.sample.load()
-        reference = _predictors[0].mask(rgb)
+        made = {
+            index: _predictors[index].masks(rgb, task.second_look and index in task.wanted)
+            for index in sorted({0, *task.wanted})
+        }
+        reference = made[0][0]
         rows = []
         for index in task.wanted:
-            mask = reference if index == 0 else _predictors[index].mask(rgb)
+            mask, again = made[index]
             row = _row(score(mask, truth, task.stretch))
             row["agreement"] = {
                 "iou": mask_iou(mask > 127, reference > 127),
                 "mae": float(np.abs(mask.astype(np.int16) - reference).mean() / 255),
             }
+            if again is not None:
+                second, seen = again
+                how = {"looks": seen.looks, "used": seen.box is not None}
+                row["second_look"] = _row(score(second, truth, task.stretch)) | how
             rows.append(row)
         return rows
     except U2NetError as error:
@@ -255,9 +295,9 @@ def _scores(row: dict[str, Any]) -> Scores:
 class _Journal:
     """Rows by (model's sha256, reference's sha256, picture's digest), appended to a file as they come."""
 
-    def __init__(self, path: Path | None, stretch: bool) -> None:
+    def __init__(self, path: Path | None, settings: QualitySettings) -> None:
         self.rows: dict[str, dict[str, Any]] = {}
-        self._path, self._head = path, f"{JOURNAL_VERSION}{'s' if stretch else ''}"
+        self._path, self._head = path, f"{JOURNAL_VERSION}{'s' * settings.stretch}{'l' * settings.second_look}"
         if path is None or not path.exists():
             return
         try:
@@ -305,10 +345,10 @@ def judge(
     samples = _spread(samples, settings.limit)
     for model in models:
         Predictor(model)  # a model that cannot run is told here, in one line, and not by a dying worker
-    known = _Journal(journal, settings.stretch)
+    known = _Journal(journal, settings)
     keys = [[known.key(model, models[0], digest) for model in models] for digest in (s.digest() for s in samples)]
     tasks = {
-        i: _Task(sample, wanted, settings.stretch)
+        i: _Task(sample, wanted, settings.stretch, settings.second_look)
         for i, sample in enumerate(samples)
         if (wanted := tuple(m for m in range(len(models)) if keys[i][m] not in known.rows))
     }
@@ -381,10 +421,7 @@ def _result(
     for m, model in enumerate(models):
         mine = [row[m] for row in rows]
         overall = Aggregate(map(_scores, mine))
-        by_set = {
-            name: Aggregate(_scores(r) for s, r in zip(samples, mine, strict=True) if s.set_name == name).results()
-            for name in sets
-        }
+        by_set = _by_set(sets, samples, mine)
         result["models"][model.name] = {
             "overall": overall.results(),
             "sets": by_set,
@@ -408,4 +445,28 @@ def _result(
                 for sample, row in zip(samples, mine, strict=True)
             ],
         }
+        if settings.second_look:
+            result["models"][model.name]["second_look"] = _second_look(sets, samples, mine)
     return result
+
+
+def _by_set(sets: Sequence[str], samples: Sequence[Sample], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        name: Aggregate(_scores(row) for s, row in zip(samples, rows, strict=True) if s.set_name == name).results()
+        for name in sets
+    }
+
+
+def _second_look(sets: Sequence[str], samples: Sequence[Sample], rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What a second look changes: the report's `SecondLook`."""
+    again = [row["second_look"] for row in rows]
+    change = np.array([new["values"]["iou"] - row["values"]["iou"] for row, new in zip(rows, again, strict=True)])
+    return {
+        "overall": Aggregate(map(_scores, again)).results(),
+        "sets": _by_set(sets, samples, again),
+        "gained": int((change > NOTICED).sum()),
+        "lost": int((change < -NOTICED).sum()),
+        "worst": float(min(0.0, change.min())),
+        "used": sum(row["used"] for row in again),
+        "looks": float(np.mean([row["looks"] for row in again])),
+    }

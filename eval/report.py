@@ -26,6 +26,7 @@ __all__ = [
     "Picture",
     "Quality",
     "Report",
+    "SecondLook",
     "load_report",
 ]
 
@@ -80,12 +81,25 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True):
     mae: float
 
 
+class SecondLook(msgspec.Struct, frozen=True, kw_only=True):
+    """A model as the runner uses it: masks after `u2net.second_look`, and how they differ from those of one look."""
+
+    overall: Means
+    sets: dict[str, Means]
+    gained: int  # pictures whose IoU rises by more than `eval.quality.NOTICED`
+    lost: int  # pictures whose IoU falls by as much
+    worst: float  # the largest fall of IoU, negative
+    used: int  # pictures on which the second look is believed
+    looks: float  # passes of the network, mean
+
+
 class Judged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One model's quality. A baseline leaves out `curves` and `pictures`."""
 
     overall: Means
     sets: dict[str, Means]
     agreement: Agreement
+    second_look: SecondLook | None = None
     curves: dict[str, tuple[float, ...]] = {}
     pictures: tuple[Picture, ...] = ()
 

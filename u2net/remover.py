@@ -201,7 +201,9 @@ class Remover:
             return self._finished(decoded, _kept(own), own, clock, ("already a cut-out: kept as it is",))
         flat = decoded.flattened()
         clock.note("decode_ms")
-        waiting = len(windows(decoded.width, decoded.height)) if self.refinement.second_look else 1
+        height, width = self.session.input_size
+        twice = self.refinement.second_look and height == width  # a second look's boxes are seen as squares
+        waiting = len(windows(decoded.width, decoded.height)) if twice else 1
 
         def look(part: ByteArray, mirrored: bool) -> FloatArray:
             nonlocal waiting
@@ -210,8 +212,8 @@ class Remover:
             clock.note("first_look_ms" if waiting >= 0 else "second_look_ms")
             return min_max(saliency) if self.stretch else saliency
 
-        if self.refinement.second_look:
-            seen = look_twice(flat, look, self.session.size)
+        if twice:
+            seen = look_twice(flat, look, height)
         else:
             seen = Seen(look(flat, False), 1, None)
         alpha = matte(decoded.rgb, seen.saliency, self.refinement, decoded.alpha)

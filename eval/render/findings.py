@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from eval.report import BackendLatency, Report
+from eval.report import BackendLatency, Report, SecondLook
 
-__all__ = ["WORST", "faults_of", "speed_backend", "worst_against_first", "worst_against_truth"]
+__all__ = ["WORST", "faults_of", "second_look_text", "speed_backend", "worst_against_first", "worst_against_truth"]
 
 WORST = 10  # pictures in each list
 
@@ -50,3 +50,11 @@ def worst_against_first(report: Report, model: str, count: int = WORST) -> list[
         return []
     pictures = report.quality.models[model].pictures
     return [row.stem for row in sorted(pictures, key=lambda row: (row.agreement_iou, row.stem))[:count]]
+
+
+def second_look_text(second: SecondLook) -> str:
+    """What a second look does to single pictures, in words."""
+    return (
+        f"{second.gained} pictures gain over 0.05 IoU by a second look, {second.lost} lose as much"
+        f" (the worst {-second.worst:.2f}); it is used on {second.used} and takes {second.looks:.2f} passes a picture"
+    )

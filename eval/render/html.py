@@ -193,6 +193,9 @@ class _Table:
                 self.row(title, list(_compared(found, measure)), measure.meaning)
 
 
+_CHANGED = "pictures whose IoU changes by more than 0.05 with a second look"
+
+
 def _values(means: MaskMeans) -> dict[str, float | None]:
     return {name: getattr(means, name) for name in (*MASK, *FLAWS)}
 
@@ -208,6 +211,12 @@ def _table_section(report: Report) -> str:
         if any(value["holes"] is not None for value in values):
             table.group("What people see as mistakes")
             table.measures(FLAWS, values)
+        again = [one.second_look for one in judged if one.second_look]
+        if len(again) == len(judged):
+            table.group("After a second look, as the runner takes it")
+            table.measures(MASK, [_values(second.overall) for second in again])
+            table.row("IoU rises, falls", [f"{second.gained}, {second.lost}" for second in again], _CHANGED)
+            table.row("passes a picture", [f"{second.looks:.2f}" for second in again], "of the network, mean")
         if judged[0].overall.matte:
             table.group(f"True mattes ({judged[0].overall.mattes})")
             table.measures(MATTE, [one.overall.matte or {} for one in judged])

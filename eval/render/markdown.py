@@ -64,6 +64,12 @@ def _summary(report: Report) -> list[list[str]]:
         if values[0] is not None:
             shown = [_figure(value, measure.percent) for value in values]
             rows.append([measure.title if measure.higher_is_better else f"{measure.title} ↓", *shown])
+    for name in ("iou", "mae", "boundary_iou"):
+        again = [judged[model].second_look for model in report.names] if judged else []
+        if any(again):
+            measure = MASK[name]
+            shown = [_figure(getattr(one.overall, name) if one else None, measure.percent) for one in again]
+            rows.append([f"{measure.title}{'' if measure.higher_is_better else ' ↓'}, second look", *shown])
     if judged:
         agreement = [f"{judged[name].agreement.iou:.4f}" for name in report.names]
         rows.append([f"agreement with {report.names[0]} (IoU)", *agreement])

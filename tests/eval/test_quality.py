@@ -17,10 +17,12 @@ from eval.metrics import score
 from eval.models import candidates
 from eval.quality import FolderSamples, ProceduralSamples, QualitySettings, judge, open_samples
 from eval.thumbnails import ADDED, LOST, thumbnails_of
+from tests.support.runner_models import red_detector
 from u2net.errors import ConfigError, DataError, ImageError, ModelError
 from u2net.infer import Session
 from u2net.preprocess import resize_bilinear
 from u2net.sampling import to_alpha
+from u2net.second_look import look_twice
 
 ONE = QualitySettings(workers=1)
 
@@ -204,3 +206,35 @@ def test_small_on_photographs(shared, small_fp32):
     assert 0.75 < model["overall"]["iou"] < 0.95
     assert model["overall"]["mae"] < 0.08
     assert model["overall"]["constant"] == 0
+
+
+def test_a_second_look_is_judged_as_the_runner_takes_it(tmp_path):
+    """Its masks are the runner's own; one look is judged as without it; journals of both keep apart."""
+    for index, (left, top, width, height) in enumerate([(301, 203, 28, 33), (20, 20, 500, 400), (100, 380, 50, 40)]):
+        rgb = np.full((480, 640, 3), (30, 60, 90), np.uint8)
+        rgb[top : top + height, left : left + width] = (250, 20, 20)
+        for name, pixels in (("images", rgb), ("masks", (rgb[..., 0] > 200).astype(np.uint8) * 255)):
+            (tmp_path / "pairs" / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / "pairs" / name / f"{index}.png")
+    path = red_detector(tmp_path / "red.onnx")
+    samples, models, journal = FolderSamples(tmp_path / "pairs"), candidates([path]), tmp_path / "journal.jsonl"
+    (once,) = judge(models, samples, ONE, journal=journal)["models"].values()
+    both = QualitySettings(workers=1, second_look=True)
+    (model,) = judge(models, samples, both, journal=journal)["models"].values()
+    (again,) = judge(models, samples, both, journal=journal)["models"].values()
+    assert again == model
+    second = model.pop("second_look")
+    assert model == once
+    session = Session(path, threads=1)
+    expected, seen = [], []
+    for sample in samples:
+        rgb, truth = sample.load()
+        seen.append(look_twice(rgb, session.saliency, session.size))
+        mask = to_alpha(resize_bilinear(seen[-1].saliency, *rgb.shape[:2]))
+        expected.append(score(mask, truth).values["iou"])
+    assert second["overall"]["iou"] == pytest.approx(np.mean(expected), abs=1e-6)
+    assert second["looks"] == np.mean([one.looks for one in seen]) > 1
+    assert second["used"] == sum(one.box is not None for one in seen) == 2
+    changes = np.array(expected) - [row["iou"] for row in once["pictures"]]
+    assert (second["gained"], second["lost"]) == ((changes > 0.05).sum(), (changes < -0.05).sum())
+    assert second["gained"] > 0

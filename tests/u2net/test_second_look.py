@@ -127,6 +127,14 @@ def test_a_mirrored_look_is_the_look_at_the_mirrored_picture(tmp_path: Path) -> 
         np.testing.assert_allclose(session.saliency(rgb, mirrored=True), expected, atol=1e-6)
 
 
+def test_a_model_that_sees_oblong_pictures_looks_once(tmp_path: Path) -> None:
+    shape, metadata = [1, 3, 32, 64], {"u2net.size": "32x64"}
+    model = red_detector(tmp_path / "red.onnx", input_shape=shape, metadata=metadata)
+    rgb = red_squares(200, 1200, [(900, 60, 50, 100)])
+    cutout = Remover(model).cutout(rgb)
+    assert cutout.looks == 1 and cutout.saliency.shape == (32, 64) and cutout.alpha.shape == (200, 1200)
+
+
 def test_presets(tmp_path: Path) -> None:
     model = red_detector(tmp_path / "red.onnx")
     Image.fromarray(red_squares(400, 600, [(250, 150, 60, 60)])).save(tmp_path / "a.png")
