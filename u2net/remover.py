@@ -212,10 +212,7 @@ class Remover:
             clock.note("first_look_ms" if waiting >= 0 else "second_look_ms")
             return min_max(saliency) if self.stretch else saliency
 
-        if twice:
-            seen = look_twice(flat, look, height)
-        else:
-            seen = Seen(look(flat, False), 1, None)
+        seen = look_twice(flat, look, height) if twice else Seen(look(flat, False), 1, None)
         alpha = matte(decoded.rgb, seen.saliency, self.refinement, decoded.alpha)
         clock.note("matte_ms")
         return self._finished(decoded, seen, alpha, clock)
