@@ -334,6 +334,24 @@ def throughput(
     return 1 if gate and figures.get("missed") else 0
 
 
+@application.command(examples="u2net eval panoramas --model build/small-fast/int8.onnx")
+def panoramas(model: OneModel = None, out: Figures = None) -> None:
+    """Measure whether subjects in wide pictures are found as well as in a square crop around them."""
+    from dataclasses import asdict
+
+    from u2net.files import write_json
+    from u2net.infer import Session
+    from u2net.remover import default_model
+
+    from .panoramas import measure_panoramas, panoramas_text
+
+    rows = measure_panoramas(Session(model or default_model()))
+    figures = [asdict(row) | {"share": row.share} for row in rows]
+    if out is not None:
+        write_json(out, figures)
+    result(figures, panoramas_text(rows))
+
+
 def _presets(text: str) -> list[str]:
     chosen = text.split(",")
     for name in chosen:

@@ -398,14 +398,25 @@ def _convert(image: Image.Image) -> Decoded:
     if orientation in _TRANSPOSE:
         colour = colour.transpose(_TRANSPOSE[orientation])
         alpha = alpha.transpose(_TRANSPOSE[orientation]) if alpha is not None else None
-    rgb = np.asarray(colour)
+    rgb = _pixels(colour)
     matte = None
     if alpha is not None and alpha.getextrema()[0] != 255:
-        matte = np.asarray(alpha)
+        matte = _pixels(alpha)
     metadata = Metadata(exif, _dpi(image, orientation))
     return Decoded(
         *(rgb, matte, form, _frame_count(image), _duration_ms(image), _plays(image), tuple(notes)), metadata=metadata
     )
+
+
+def _pixels(image: Image.Image) -> ByteArray:
+    """`np.asarray(image)` of 8-bit samples in bands: at once it takes twice the memory of the result besides."""
+    width, height = image.size
+    out = np.empty((height, width, *((len(image.getbands()),) if image.mode != "L" else ())), np.uint8)
+    rows = max(1, (1 << 22) // width)
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        out[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+    return out
 
 
 def _duration_ms(image: Image.Image) -> float:

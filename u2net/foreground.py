@@ -32,16 +32,19 @@ def estimate_foreground(rgb: ByteArray, alpha: ByteArray, working_side: int = CO
     colours that give I. 8 bits are floor(255 · F + 0.5).
     """
     height, width = alpha.shape
-    out = rgb * (alpha > 0)[:, :, None]
-    soft = (alpha - np.uint8(1)) < 254  # 0 wraps to 255
-    if not soft.any():
+    out = np.empty_like(rgb)
+    bands = list(bands_of(height, width))
+    for band in bands:
+        np.multiply(rgb[band], (alpha[band] > 0)[:, :, None], out=out[band])
+    if not any(_soft(alpha[band]).any() for band in bands):
         return out
     k = working_factor(height, width, working_side)
     colours = np.ascontiguousarray(box_reduce(rgb, k).transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
     opacity = box_reduce(alpha, k).astype(np.float32)[None] / np.float32(255)
     estimates = Upsampler(_fuse(colours, opacity), height, width, (1 / k, 1 / k))
-    for band in bands_of(height, width):
-        for tile in tiles_of(soft[band]):
+    for band in bands:
+        soft = _soft(alpha[band])
+        for tile in tiles_of(soft):
             both = estimates.rows(band, tile)
             a = alpha[band, tile] * np.float32(1 / 255)
             clear = 1 - a
@@ -49,8 +52,13 @@ def estimate_foreground(rgb: ByteArray, alpha: ByteArray, working_side: int = CO
             for channel in range(3):
                 front = both[channel]
                 rest = rgb[band, tile, channel] * np.float32(1 / 255) - a * front - clear * both[3 + channel]
-                np.copyto(out[band, tile, channel], to_alpha(front + share * rest), where=soft[band, tile])
+                np.copyto(out[band, tile, channel], to_alpha(front + share * rest), where=soft[:, tile])
     return out
+
+
+def _soft(alpha: ByteArray) -> npt.NDArray[np.bool_]:
+    """Neither 0 nor 255."""
+    return (alpha - np.uint8(1)) < 254  # 0 wraps to 255
 
 
 def _fuse(colours: FloatArray, opacity: FloatArray) -> FloatArray:

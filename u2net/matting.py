@@ -62,7 +62,7 @@ HAZE = 0.05  # where all is doubted this becomes 0, and 1 − this becomes 1
 UNEXPLAINED = 0.005  # where colours leave this share of the map's variance unexplained the prior's weight is 1
 EPSILON = 1e-5  # of the Laplacian: variance of colour (of 1) below which a window counts as flat, as grain is
 _NEAR_RADIUS = 3  # in the map's pixels: over what "nearby" is averaged
-_PATIENCE_S = 2.0  # what compilation takes that nobody needs to hear of
+_PATIENCE_S = 5.0  # loading without compiling takes two, on a busy machine more: nobody needs to hear of that
 _STRIP_ROWS = 128  # of the Laplacian, which takes 400 bytes a pixel while it is built
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Literal
 
 import numpy as np
@@ -91,13 +92,15 @@ class Producer:
             check_format(forms["cutout"], self.background)
         first = load_image(data, settings.limits, name=name)
         cutouts, durations = self._cutouts(data, name, first, bool(MOVING_FORMATS & set(forms.values())))
-        subject = find_subject(np.maximum.reduce([cutout.alpha for cutout in cutouts]))
+        first = cutouts[0].source
+        subject = find_subject(reduce(np.maximum, (cutout.alpha for cutout in cutouts)))
         timings: dict[str, float] = {}
         for cutout in cutouts:
             for step, value in cutout.timings.items():
                 timings[step] = timings.get(step, 0.0) + value
         notes = _notes(cutouts, first, subject, forms, self.background)
-        product = Product(first.width, first.height, subject, notes, timings)
+        height, width = cutouts[0].alpha.shape
+        product = Product(width, height, subject, notes, timings)
         if settings.fail_if_empty and not subject.found:
             return replace(product, error=f"{name}: {NOTHING_FOUND}")
         cropped = [cutout.cropped(settings.crop, subject) for cutout in cutouts]
@@ -115,8 +118,9 @@ class Producer:
 
     def _cutouts(self, data: bytes, name: str, first: Decoded, moving: bool) -> tuple[list[Cutout], tuple[float, ...]]:
         """The cut-outs of all frames, or of the one picture, and how long each is shown."""
+        shown = replace(first, rgb=first.rgb[:0].copy(), alpha=None)  # once cut out its pixels are needed no longer
         if not (moving and first.animated):
-            return [self.remover.cutout(first)], (0.0,)
+            return [replace(self.remover.cutout(first), source=shown)], (0.0,)
         cutouts: list[Cutout] = []
         durations = []
         keep = None
@@ -124,7 +128,7 @@ class Producer:
             keep = frame.is_cutout if keep is None else keep  # a sticker is one in all its frames
             cutout = self.remover.cutout(frame, keep)
             durations.append(frame.duration_ms)
-            cutouts.append(replace(cutout, source=first, saliency=cutout.saliency[:0]))  # what else would be held
+            cutouts.append(replace(cutout, source=shown, saliency=cutout.saliency[:0].copy()))
         return cutouts, tuple(durations)
 
 

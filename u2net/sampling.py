@@ -126,7 +126,12 @@ def working_factor(height: int, width: int, working_side: int) -> int:
 
 
 def box_reduce(pixels: ByteArray, k: int) -> ByteArray:
-    return pixels if k == 1 else np.asarray(Image.fromarray(pixels).reduce(k))
+    if k == 1:
+        return pixels
+    height, width = pixels.shape[:2]
+    rows = k * max(1, BAND_PIXELS // (k * width))  # Pillow's copy of a whole picture has four bytes a pixel
+    bands = (np.ascontiguousarray(pixels[top : top + rows]) for top in range(0, height, rows))
+    return np.concatenate([np.asarray(Image.fromarray(band).reduce(k)) for band in bands])
 
 
 def cell_means(planes: FloatArray, rows: int, columns: int, steps: tuple[float, float]) -> FloatArray:

@@ -67,5 +67,5 @@ def cast_shadow(
         both[band] = o * 255 + np.float32(0.5)
         share = a / np.maximum(o, np.float32(1e-6))
         out[band] = rgb[band] * share[:, :, None] + np.float32(0.5)
-    out[both == 0] = 0
+        np.copyto(out[band], 0, where=(both[band] == 0)[:, :, None])
     return out, both
