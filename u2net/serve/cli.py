@@ -25,7 +25,7 @@ class ServeSettings:
     jobs: Annotated[int | None, Doc("pictures at a time, a process each (as many as there are cores)")] = None
     waiting: Annotated[int, Doc("requests that may wait besides; more are sent away")] = 16  # each may hold an upload
     max_mb: Annotated[float, Doc("largest upload in megabytes")] = 50.0  # a photograph of 100 megapixels has 30
-    max_pixels: Annotated[float, Doc("largest picture, or all frames of one, in megapixels")] = 50.0  # photographs of telephones and cameras
+    max_pixels: Annotated[float, Doc("largest picture, or all frames of one, in megapixels")] = 50.0  # cameras have 45
     upload_s: Annotated[float, Doc("seconds that an upload may take")] = 30.0  # 50 MB at 14 Mbit/s
     work_s: Annotated[float, Doc("seconds that a picture may take")] = 60.0  # animations take a second a few frames
 
