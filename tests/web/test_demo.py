@@ -49,10 +49,13 @@ def context(chromium: Browser) -> Iterator[BrowserContext]:
         yield context
 
 
-def visit(context: BrowserContext, host: WebHost, state: str = "ready") -> Page:
+def visit(context: BrowserContext, host: WebHost, state: str = "ready", kept: bool = True) -> Page:
+    """The page once its model is ready and, where there can be one, its service worker is at work."""
     page = context.new_page()
     page.goto(f"{host.origin}/app/demo/")
     page.locator(f"html[data-state={state}]").wait_for(timeout=60_000, state="attached")
+    if state == "ready" and kept:
+        page.locator("#load-text", has_text="works offline").wait_for(timeout=60_000, state="attached")
     return page
 
 
@@ -117,7 +120,6 @@ def test_photograph_gives_the_python_runners_cutout_and_sends_nothing(
     context.add_init_script(LONG_TASKS)
     with host_of(real_bundle, headers={}) as host:
         page = visit(context, host)
-        assert page.evaluate("crossOriginIsolated"), "the service worker adds the headers"
         page.locator("#live[data-state=done]").wait_for(timeout=60_000)
         page.wait_for_timeout(500)
         host.requests.clear()
@@ -157,12 +159,17 @@ def test_photograph_gives_the_python_runners_cutout_and_sends_nothing(
 
 
 def test_second_visit_with_the_server_stopped(context: BrowserContext, host: WebHost) -> None:
-    visit(context, host).close()
+    """The first visit loads once and fetches nothing twice; the second needs no server and has threads."""
+    page = visit(context, host)
+    assert not page.evaluate("crossOriginIsolated"), "the first visit is not made to load again"
+    page.close()
+    fetched = [path for _, path, _ in host.requests if path != "/app/demo/"]  # may be pointed at another bundle by hand
+    assert sorted(fetched) == sorted(set(fetched))
     host.stop()
     page = visit(context, host)
     choose(page, picture(scene()))
     assert page.locator(".card.done").count() == 1
-    assert page.evaluate("crossOriginIsolated")
+    assert page.evaluate("crossOriginIsolated"), "the service worker adds the headers"
     assert pixels(downloaded(page)[1]).shape == (270, 360, 4)
     host.start()
 
@@ -474,7 +481,7 @@ def test_sample_is_cut_out_live_and_can_be_tried(context: BrowserContext, host: 
 
 def test_without_a_service_worker_nothing_is_claimed(chromium: Browser, host: WebHost) -> None:
     with chromium.new_context(service_workers="block") as context:
-        page = visit(context, host)
+        page = visit(context, host, kept=False)
         choose(page, picture(scene()))
         assert page.inner_text("#sent b") == "Not counted here"
         assert "offline" not in page.inner_text("#load-text", timeout=1000)

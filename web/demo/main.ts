@@ -5,6 +5,7 @@ import { Card } from "./card.js";
 import { byId } from "./dom.js";
 import { copy, download, downloadAll } from "./files.js";
 import { loadModel } from "./model.js";
+import { keepPage } from "./offline.js";
 import { setUpSamples, showLive, stopLive } from "./samples.js";
 import { setUpSettings, settings, showBackground } from "./settings.js";
 import { watchTraffic } from "./traffic.js";
@@ -16,23 +17,10 @@ const traffic = watchTraffic();
 let remover: Remover | undefined;
 let working = false;
 
-/** The service worker makes the page cross-origin isolated, which takes effect with one reload on the first visit. */
+/** The model begins to travel at once; the service worker comes after it, and what it gives threads on the second visit. */
 async function start(): Promise<void> {
-  if ("serviceWorker" in navigator) {
-    try {
-      await navigator.serviceWorker.register("sw.js");
-      const ready = navigator.serviceWorker.controller ?? await Promise.race([
-        new Promise<unknown>((resolve) => navigator.serviceWorker.addEventListener("controllerchange", () => resolve(true), { once: true })),
-        new Promise<undefined>((resolve) => setTimeout(resolve, 4000)),
-      ]);
-      if (ready && !crossOriginIsolated && !cards.length && !sessionStorage.getItem("reloaded")) {
-        sessionStorage.setItem("reloaded", "1");
-        location.reload();
-        return;
-      }
-    } catch { /* without it the page works, with one thread and a network */ }
-  }
   await openModel();
+  await keepPage();
 }
 
 async function openModel(): Promise<void> {

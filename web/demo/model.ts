@@ -21,7 +21,7 @@ export async function loadModel(): Promise<Remover | undefined> {
       },
     });
     load.className = "load done";
-    text.textContent = (await isKept()) ? "Ready. From now on this page works offline, too." : "Ready.";
+    text.textContent = "Ready.";
     byId("engine").hidden = false;
     byId("engine-facts").replaceChildren(...technicalDetails(remover.info).flatMap(([term, value]) => {
       const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];
@@ -37,11 +37,4 @@ export async function loadModel(): Promise<Remover | undefined> {
     document.documentElement.dataset.state = "failed";
     return undefined;
   }
-}
-
-/** Whether this browser has kept both the page and the model, and will answer with them. */
-async function isKept(): Promise<boolean> {
-  if (!navigator.serviceWorker?.controller) return false;
-  const names = await caches.keys();
-  return ["cutout-demo-", "u2net-remover"].every((prefix) => names.some((name) => name.startsWith(prefix)));
 }

@@ -34,7 +34,7 @@ export async function showLive(remover: Remover): Promise<void> {
   try {
     const before = live.querySelector<HTMLImageElement>(".before")!;
     await before.decode();
-    const { image, timings } = await remover.cutout(before, { signal });
+    const { image, timings } = await remover.cutout(before, { refine: { secondLook: false }, signal });
     const after = live.querySelector<HTMLImageElement>(".after")!;
     after.src = URL.createObjectURL(image);
     await after.decode();

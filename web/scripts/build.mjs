@@ -57,21 +57,29 @@ if (!settings.package) {
   rmSync(out, { recursive: true, force: true });
   mkdirSync(out);
   for (const name of readdirSync("demo/static")) cpSync(join("demo/static", name), join(out, name), { recursive: true });
-  // One folder for all scripts, so that the worker is found by its relative address.
-  await build({
-    ...common, outdir: join(out, "assets"), chunkNames: "[name]-[hash]",
-    entryPoints: { main: "demo/main.ts", remover: "src/index.ts", worker: "demo/worker.ts" }, // remover.js: for pages without a bundler
-  });
-  // The list of what works offline, and a version that changes with any byte of it.
-  const files = readdirSync(out, { recursive: true, withFileTypes: true })
+  // One folder for all scripts, so that the worker is found by its relative address. It shares no file with the page, which
+  // would be fetched by both where a host lets nothing be kept.
+  const scripts = { ...common, outdir: join(out, "assets"), chunkNames: "[name]-[hash]", metafile: true };
+  const page = await build({ ...scripts, entryPoints: { main: "demo/main.ts", remover: "src/index.ts" } }); // remover.js: for pages without a bundler
+  const work = await build({ ...scripts, entryPoints: { worker: "demo/worker.ts" } });
+  // What few visits need: ONNX Runtime, and what works on the page where there is no worker.
+  const began = new Set([`${out}/assets/main.js`]);
+  for (const file of began) for (const { path, kind } of page.metafile.outputs[file].imports) if (kind === "import-statement") began.add(path);
+  const later = [...Object.keys(page.metafile.outputs).filter((file) => !began.has(file)), ...Object.keys(work.metafile.outputs).filter((file) => /\/ort\./.test(file))]
+    .map((file) => file.slice(out.length + 1));
+  // What works offline, what each file must be, and a version that changes with any byte of it. The page itself may be pointed at
+  // another bundle by hand.
+  const digest = (data) => createHash("sha256").update(data).digest("base64");
+  const shell = Object.fromEntries(readdirSync(out, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath ?? entry.path, entry.name).slice(out.length + 1).replaceAll("\\", "/"))
-    .sort();
-  const version = createHash("sha256");
-  for (const file of files) version.update(file).update(readFileSync(join(out, file)));
+    .filter((file) => file !== "index.html" && file !== "_headers")
+    .sort()
+    .map((file) => [file, `sha256-${digest(readFileSync(join(out, file)))}`]));
+  const version = digest(JSON.stringify(shell) + readFileSync(join(out, "index.html"))).slice(0, 16);
   await build({
     ...plain, format: "iife", outfile: join(out, "sw.js"), entryPoints: ["demo/sw.ts"],
-    define: { SHELL: JSON.stringify(["./", ...files.filter((file) => file !== "index.html")]), VERSION: JSON.stringify(version.digest("hex").slice(0, 16)) },
+    define: { SHELL: JSON.stringify(shell), LATER: JSON.stringify(later), VERSION: JSON.stringify(version) },
   });
   sizes.demo_gzip_bytes = gzipBytes(join(out, "assets"));
 }
