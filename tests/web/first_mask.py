@@ -3,8 +3,9 @@
     python -m tests.web.first_mask build/small-fast [ROUNDS]
 
 The demo until its sample is cut out, and the package alone with the model for its own engine and with the same int8
-model for onnxruntime-web, one after the other in turns. All comes from this machine, so that the time is that of the work and not of a network; what a network adds
-follows from the bytes. The folder holds fp32.onnx, int8.onnx and int8.u2e.
+model for onnxruntime-web, one after the other in turns. All comes from this machine, so that the time is that of the
+work and not of a network; what a network adds follows from the bytes. The folder holds fp32.onnx, int8.onnx and
+int8.u2e.
 """
 
 from __future__ import annotations

@@ -35,6 +35,12 @@ new PerformanceObserver((list) => window.longTasks.push(...list.getEntries().map
   .observe({ type: 'longtask', buffered: true });
 """
 
+#: What phones have: somewhere to share a picture.
+SHARING = """
+navigator.canShare = ({ files }) => files.length > 0;
+navigator.share = async ({ files: [{ name, type }] }) => { window.shared = [name, type]; };
+"""
+
 
 @pytest.fixture
 def host(tiny_bundle: Path) -> Iterator[WebHost]:
@@ -102,6 +108,17 @@ def downloaded(page: Page, selector: str = ".save") -> tuple[str, bytes]:
     return download.suggested_filename, download.path().read_bytes()
 
 
+def paint(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """A stroke across the first card's picture, in parts of its sides, until it is done."""
+    box = page.locator(".card .stage").first.bounding_box()
+    assert box
+    page.mouse.move(box["x"] + start[0] * box["width"], box["y"] + start[1] * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + end[0] * box["width"], box["y"] + end[1] * box["height"], steps=4)
+    page.mouse.up()
+    page.locator("#status", has_text=re.compile("Erased|Restored")).wait_for(state="attached")
+
+
 def pixels(data: bytes) -> npt.NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(data)))
 
@@ -118,6 +135,7 @@ def test_photograph_gives_the_python_runners_cutout_and_sends_nothing(
     photo = shared / "data" / "eval" / "images" / "ccp-people_0559.jpg"
     expected = Remover(Session(real_bundle / "fp32.onnx", threads=1)).cutout(photo).alpha
     context.add_init_script(LONG_TASKS)
+    context.add_init_script(SHARING)
     with host_of(real_bundle, headers={}) as host:
         page = visit(context, host)
         page.locator("#live[data-state=done]").wait_for(timeout=60_000)
@@ -130,6 +148,18 @@ def test_photograph_gives_the_python_runners_cutout_and_sends_nothing(
         page.evaluate("() => { window.longTasks.length = 0; }")
         drop(page, photo)
         name, data = downloaded(page)
+        assert re.search(r"\d\s(s|ms)", page.inner_text(".detail")), "latency is shown"
+        # A repair, another frame, a shadow, and all of it shared: made here, too.
+        page.get_by_role("button", name=f"Repair {photo.name}").click()
+        paint(page, (0.45, 0.4), (0.55, 0.6))
+        page.locator("#repair-done").click()
+        wait_done(page)
+        page.select_option("[name=frame]", "square")
+        page.check("[name=shadow]")
+        wait_done(page)
+        page.get_by_role("button", name=f"Share {photo.name}").click()
+        page.wait_for_function("() => window.shared")
+        assert page.evaluate("window.shared") == ["ccp-people_0559-cutout.png", "image/png"]
         tasks = page.evaluate("window.longTasks")
         assert name == "ccp-people_0559-cutout.png"
         cutout = pixels(data)
@@ -144,13 +174,14 @@ def test_photograph_gives_the_python_runners_cutout_and_sends_nothing(
         # The browser measures tasks by the wall clock, which other work on the machine stretches.
         stretch = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
         assert [task for task in tasks if task > 50 * stretch] == [], "no task of the page over 50 ms"
-        assert re.search(r"\d\s(s|ms)", page.inner_text(".detail")), "latency is shown"
         assert "WebAssembly" not in page.inner_text("main"), "technical words are behind a disclosure"
         page.locator("#engine summary").click()
         assert "WebAssembly" in page.inner_text("#engine-facts")
 
         host.stop()
         page.locator("#add").wait_for()
+        page.select_option("[name=frame]", "whole")
+        page.uncheck("[name=shadow]")
         page.locator(".drop-card").click()
         choose(page, photo)
         again = pixels(downloaded(page)[1])
@@ -232,6 +263,13 @@ def test_formats_backgrounds_conversion_and_zip(context: BrowserContext, host: W
         assert archive.namelist() == ["photo-cutout.png", "photo-cutout-2.png"]
         sea = pixels(archive.read("photo-cutout.png"))
     assert (sea[..., 3] == 255).all() if sea.shape[2] == 4 else True
+    page.select_option("[name=for]", index=2)
+    page.check("[value='#ffffff']", force=True)
+    with zipfile.ZipFile(io.BytesIO(downloaded(page, "#all")[1])) as archive:
+        assert np.array_equal(pixels(archive.read("photo-cutout.png")), sea), "the first keeps its own"
+        assert (pixels(archive.read("photo-cutout-2.png"))[0, 0, :3] > 230).all()
+    page.select_option("[name=for]", "all")
+    assert page.is_checked("[value=sea]")
     page.select_option("[name=format]", "alpha")
     name, data = downloaded(page)
     assert name == "photo-mask.png"
@@ -286,32 +324,35 @@ def test_camera(launch: Any, host: WebHost) -> None:
         browser.close()
 
 
-def test_paste_and_keyboard(context: BrowserContext, host: WebHost) -> None:
+def tab_to(page: Page, name: str) -> None:
+    """Press Tab until what has this name has the focus."""
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        label = "(({ ariaLabel, labels, textContent }) => ariaLabel || labels?.[0]?.textContent || textContent.trim())"
+        if page.evaluate(f"{label}(document.activeElement)") == name:
+            return
+    raise AssertionError(f"Tab does not reach {name!r}")
+
+
+def test_from_landing_to_a_repaired_download_by_keyboard_alone(context: BrowserContext, host: WebHost) -> None:
     """Everything can be reached and worked with keys, and everything has a name."""
     page = visit(context, host)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the pictures"
-    data = base64.b64encode(picture(scene())["buffer"]).decode()
-    page.evaluate(
-        """(data) => {
-          const transfer = new DataTransfer();
-          const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
-          transfer.items.add(new File([bytes], 'pasted.png', { type: 'image/png' }));
-          const init = { clipboardData: transfer, bubbles: true, cancelable: true };
-          document.dispatchEvent(new ClipboardEvent('paste', init));
-        }""",
-        data,
-    )
-    page.locator(".card").first.wait_for()
+    tab_to(page, "Choose pictures")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(picture(scene()))  # type: ignore[arg-type]
+    page.locator(".card").wait_for()
     wait_done(page)
-    split = page.get_by_role("slider", name="How much of pasted.png to show without its background, in percent")
-    split.focus()
+    before = pixels(downloaded(page)[1])[..., 3]
+    page.get_by_role("slider", name="How much of photo.png to show without its background, in percent").focus()
+    split = page.locator(".card .split")
     assert split.input_value() == "100", "all of the result is seen first"
     page.keyboard.press("ArrowLeft")
     assert split.input_value() == "99"
     assert page.evaluate("document.querySelector('.card .stage').style.getPropertyValue('--split')") == "99%"
-    stage = page.get_by_role("group", name="pasted.png")
-    stage.focus()
+    page.get_by_role("group", name="photo.png").focus()
     page.keyboard.press("+")
     page.keyboard.press("ArrowRight")
     zoomed = page.evaluate(PLACE)
@@ -320,8 +361,42 @@ def test_paste_and_keyboard(context: BrowserContext, host: WebHost) -> None:
     assert page.evaluate(PLACE)[1] > zoomed[1]
     page.keyboard.press("0")
     assert page.evaluate(PLACE) == [1, 0, 0]
-    with page.expect_download():
-        page.get_by_role("button", name="Download pasted.png").press("Enter")
+
+    tab_to(page, "Repair photo.png")
+    page.keyboard.press("Enter")
+    status = page.locator("#status")
+
+    def said(text: str) -> None:
+        status.filter(has_text=text).wait_for(state="attached")
+
+    page.locator("[role=application]:focus").wait_for()
+    page.keyboard.down("Space")  # in the middle, and on while the brush moves
+    page.keyboard.press("ArrowRight")
+    page.keyboard.up("Space")
+    said("Erased.")
+    page.keyboard.press("Control+z")
+    said("Undone.")
+    page.keyboard.press("Control+y")
+    said("Done again.")
+    page.keyboard.press("r")
+    for _ in range(20):
+        page.keyboard.press("ArrowLeft")
+    page.keyboard.press("]")
+    page.keyboard.press("Enter")
+    said("Restored.")
+    tab_to(page, "Fill holes")
+    page.keyboard.press("Enter")
+    said("Holes are filled.")
+    tab_to(page, "Done")
+    page.keyboard.press("Enter")
+    wait_done(page)
+    page.locator(".card .stage:focus").wait_for()
+    tab_to(page, "Download photo.png")
+    with page.expect_download() as wait:
+        page.keyboard.press("Enter")
+    after = pixels(wait.value.path().read_bytes())[..., 3]
+    assert after[135, 180] == before[135, 180] == 255, "the hole was filled"
+    assert (after.astype(int) - before).max() > 200, "something outside was restored"
     page.get_by_role("radio", name="Convert").press("Space")
     wait_done(page)
     nameless = page.evaluate(
@@ -331,8 +406,47 @@ def test_paste_and_keyboard(context: BrowserContext, host: WebHost) -> None:
             || e.getAttribute('aria-labelledby'))).map((e) => e.outerHTML)"""
     )
     assert nameless == []
-    page.get_by_role("button", name="Remove pasted.png from the list").press("Enter")
+    page.get_by_role("button", name="Remove photo.png from the list").press("Enter")
     assert page.locator(".card").count() == 0
+
+
+def test_repair_with_the_mouse(context: BrowserContext, host: WebHost) -> None:
+    """What is painted is what is saved, in every format and frame; the network's edges do not undo it."""
+    page = visit(context, host)
+    image = Image.new("RGB", (360, 270), (40, 60, 220))
+    image.paste((220, 60, 40), (90, 60, 270, 220))
+    image.paste((220, 60, 40), (20, 20, 50, 50))  # a second subject
+    choose(page, picture(image))
+    before = pixels(downloaded(page)[1])[..., 3]
+    assert before[35, 35] > 128
+    page.get_by_role("button", name="Repair photo.png").click()
+    page.locator("#follow").uncheck()
+    page.locator(".card .stage").hover()
+    page.mouse.wheel(0, -200)
+    assert int(page.input_value("#brush-size")) > 24, "the wheel sizes the brush"
+    paint(page, (0.5, 0.5), (0.55, 0.5))
+    page.check("[name=tool][value=keep]", force=True)
+    box = page.locator(".card .stage").bounding_box()
+    assert box
+    page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.3 * box["height"])
+    page.locator("#status", has_text="Only this subject is left").wait_for(state="attached")
+    page.locator("#repair-done").click()
+    wait_done(page)
+    assert "repaired" in page.locator(".detail").inner_text()
+    after = pixels(downloaded(page)[1])[..., 3]
+    assert after[135, 180] == 0
+    assert after[35, 35] == 0
+    assert after[90, 180] == before[90, 180] == 255
+    page.select_option("[name=edges]", "hard")
+    page.select_option("[name=format]", "alpha")
+    assert np.array_equal(pixels(downloaded(page)[1]), after)
+    page.select_option("[name=frame]", "subject")
+    cut = pixels(downloaded(page)[1])
+    rows, columns = np.flatnonzero((after >= 128).any(1)), np.flatnonzero((after >= 128).any(0))
+    margin = round(0.05 * max(np.ptp(rows) + 1, np.ptp(columns) + 1))
+    part = after[rows[0] - margin : rows[-1] + margin + 1, columns[0] - margin : columns[-1] + margin + 1]
+    assert np.array_equal(cut, part), "the crop is to what was left"
+    assert page.inner_text("#sent b") == "0 bytes sent"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -356,6 +470,11 @@ def test_axe_finds_no_violation_in_any_state(chromium: Browser, host: WebHost, s
         assert violations(page) == []
         choose(page, picture(scene()))
         assert violations(page) == []
+        page.locator(".mend").click()
+        paint(page, (0.5, 0.5), (0.5, 0.6))
+        assert violations(page) == []
+        page.locator("#repair-done").click()
+        wait_done(page)
         nothing = picture(Image.new("RGB", (200, 150), (40, 60, 200)), "sea.png")
         choose(page, nothing, {"name": "bad.jpg", "mimeType": "image/jpeg", "buffer": b"no picture"})
         assert violations(page) == []
@@ -403,7 +522,7 @@ def test_zoom_by_wheel_and_pinch(context: BrowserContext, host: WebHost) -> None
 
 
 def test_frames(context: BrowserContext, host: WebHost) -> None:
-    """What is seen is what is saved: the subject with a margin, or a square around it, in any format."""
+    """What is seen is what is saved: the subject with a margin, or a square around it, in any format, with a shadow."""
     page = visit(context, host)
     choose(page, picture(scene()))
     matte = pixels(downloaded(page, ".card .save")[1])[..., 3]
@@ -427,14 +546,33 @@ def test_frames(context: BrowserContext, host: WebHost) -> None:
     page.select_option("[name=format]", "alpha")
     mask = pixels(downloaded(page, ".card .save")[1])
     assert np.array_equal(mask, cut[..., 3])
+    page.check("[name=shadow]")
+    wait_done(page)
+    assert np.array_equal(pixels(downloaded(page, ".card .save")[1]), mask), "the shadow is no part of the mask"
+    page.select_option("[name=format]", "png")
+    shaded = pixels(downloaded(page, ".card .save")[1])[..., 3].astype(int)
+    assert (shaded >= mask).all()
+    assert 0 < (shaded - mask).max() < 128
 
 
-def test_copy(context: BrowserContext, host: WebHost) -> None:
+def test_paste_and_copy(context: BrowserContext, host: WebHost) -> None:
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = visit(context, host)
-    choose(page, picture(scene()))
+    data = base64.b64encode(picture(scene())["buffer"]).decode()
+    page.evaluate(
+        """(data) => {
+          const transfer = new DataTransfer();
+          const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+          transfer.items.add(new File([bytes], 'pasted.png', { type: 'image/png' }));
+          const init = { clipboardData: transfer, bubbles: true, cancelable: true };
+          document.dispatchEvent(new ClipboardEvent('paste', init));
+        }""",
+        data,
+    )
+    page.locator(".card").first.wait_for()
+    wait_done(page)
     page.select_option("[name=format]", "webp")
-    page.get_by_role("button", name="Copy photo.png").click()
+    page.get_by_role("button", name="Copy pasted.png").click()
     page.locator("#note", has_text="on the clipboard").wait_for()
     size = page.evaluate(
         """async () => {
@@ -514,8 +652,19 @@ def test_layout(chromium: Browser, host: WebHost, width: int, scheme: str) -> No
     """Nothing sticks out, text is readable, targets are large enough for a thumb."""
     with chromium.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme) as context:  # type: ignore[arg-type]
         page = visit(context, host)
-        for step in range(2):
-            if step:
+        for step in ("landing", "one picture", "repair", "several"):
+            if step == "one picture":
+                choose(page, picture(scene()))
+                shown = page.evaluate(
+                    "['.stage', '.save'].map((part) => document.querySelector(`.card ${part}`)"
+                    ".getBoundingClientRect()).every(({ top, bottom }) => top >= 0 && bottom <= innerHeight)"
+                )
+                assert shown, "the result and its download are on the first screen"
+            if step == "repair":
+                page.locator(".mend").click()
+                page.locator("#repair").wait_for()
+            if step == "several":
+                page.locator("#repair-done").click()
                 choose(
                     page,
                     picture(scene()),

@@ -34,6 +34,8 @@ from u2net.infer import Session
 from u2net.postprocess import BALANCED, FAST
 from u2net.preprocess import resize_bilinear
 from u2net.remover import Remover
+from u2net.shadow import ShadowSettings
+from u2net.subject import CropSettings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -134,13 +136,18 @@ def test_alpha_equals_the_python_runner_on_the_same_pixels(
 
 def test_balanced_cutout_equals_the_python_runners(reference_page: Page, tiny_bundle: Path) -> None:
     """Edges refined and colours cleaned, through the whole pipeline in bands: alpha within 1, colours within what a
-    premultiplying canvas costs."""
+    premultiplying canvas costs. From its own matte the same cut-out is composed again; the shadow is Python's."""
     image = scene(1400, 900)
-    out = call(
+    out, again, shaded = call(
         reference_page,
-        BYTES + CREATE + "return bytes((await remover.cutout(file('picture'))).image)",
+        BYTES + CREATE + "const { image, alpha } = await remover.cutout(file('picture'));"
+        "const again = await remover.compose(file('picture'), alpha);"
+        "const look = { shadow: true, crop: { square: true, margin: 0.1 } };"
+        "const shaded = await remover.compose(file('picture'), alpha, look);"
+        "return Promise.all([image, again.image, shaded.image].map(bytes))",
         {"picture": encoded(image, "PNG")},
     )
+    assert again == out
     expected = Remover(Session(tiny_bundle / "fp32.onnx", threads=1)).cutout(np.asarray(image))
     actual = decoded(out).astype(int)
     soft = (expected.alpha > 0) & (expected.alpha < 255)
@@ -149,6 +156,13 @@ def test_balanced_cutout_equals_the_python_runners(reference_page: Page, tiny_bu
     assert (np.abs(actual[..., 3] - expected.alpha) <= 1).mean() > 0.999
     weight = expected.alpha[..., None] / 255
     assert np.abs((actual[..., :3] - expected.rgb.astype(int)) * weight).max() <= 3
+    same = replace(expected, alpha=actual[..., 3].astype(np.uint8), rgb=actual[..., :3].astype(np.uint8))
+    square = same.cropped(CropSettings(square=True, margin=0.1))
+    cast = square.with_shadow(ShadowSettings(shadow=True), expected.subject)
+    difference = np.abs(decoded(shaded)[..., 3].astype(int) - cast.alpha)
+    assert difference.max() <= 3, "the Gaussian is made of box means on both sides, not of the same ones"
+    assert difference.mean() < 0.3
+    assert (cast.alpha != square.alpha).mean() > 0.02, "there is a shadow to compare"
 
 
 def test_very_large_pictures_are_written_in_bands(reference_page: Page, tiny_bundle: Path) -> None:

@@ -1,14 +1,17 @@
 /** One picture of the person's: what it is, how far it is, and what is seen of it. */
-import { AnimatedImageError, type ConvertResult, type CutoutResult, type RefineOption } from "../src/index.js";
+import { type Alpha, AnimatedImageError, type ComposeOptions, type ComposeResult, type ConvertResult } from "../src/index.js";
 import { cropBox, type Subject } from "../src/subject.js";
 import { byId } from "./dom.js";
-import { settings, type Task } from "./settings.js";
+import { cropOf, type Look, paintBackground } from "./look.js";
+import { canShare } from "./files.js";
+import { commonLook } from "./settings.js";
 import { Stage } from "./stage.js";
 import { describe, seconds } from "./words.js";
 
 const NOTHING_FOUND = "Nothing was found. Take a picture in which one thing is large and stands out from what is behind it, or cut this one closer to it.";
 
 export class Card {
+  static #count = 0;
   readonly element: HTMLElement;
   readonly stage: Stage;
   readonly #original: string;
@@ -16,14 +19,24 @@ export class Card {
   #whole?: { width: number; height: number; subject?: Subject };
   /** The transparent cut-out, or the picture as it was: what every format and background is made from. */
   base?: Blob;
-  task: Task = "cutout";
-  refine: RefineOption = "balanced";
+  readonly look: Look = commonLook();
+  /** Of the cut-out, as the network or the person has made it. */
+  matte?: Alpha;
+  /** The setting of edges that the matte was made with. */
+  edges?: string;
+  /** The person has painted in the matte: it is not made anew. */
+  isRepaired = false;
+  /** Counts what has been shown, and what was asked for. */
+  edition = 0;
+  turn = 0;
   /** The person wants the first frame of an animation. */
   firstFrame = false;
   /** Fires when the card is closed: what is being done for it stops. */
   readonly closing = new AbortController();
+  readonly id: string;
 
   constructor(readonly file: File) {
+    this.id = `picture-${++Card.#count}`;
     const template = byId<HTMLTemplateElement>("card");
     this.element = (template.content.cloneNode(true) as DocumentFragment).firstElementChild as HTMLElement;
     this.#original = URL.createObjectURL(file);
@@ -34,7 +47,7 @@ export class Card {
     this.find(".name").textContent = file.name;
     for (const [selector, label] of [
       [".drop-card", `Remove ${file.name} from the list`], [".save", `Download ${file.name}`], [".copy", `Copy ${file.name}`],
-      [".stage", `${file.name}: plus and minus zoom, arrows move, 0 shows all`], [".zoom-in", `Zoom in on ${file.name}`],
+      [".share", `Share ${file.name}`], [".mend", `Repair ${file.name}`], [".zoom-in", `Zoom in on ${file.name}`],
       [".zoom-out", `Zoom out of ${file.name}`],
       [".split", `How much of ${file.name} to show without its background, in percent`],
     ]) this.find(selector).setAttribute("aria-label", label);
@@ -48,6 +61,9 @@ export class Card {
     this.find(".zoom-out").addEventListener("click", this.stage.zoomOut);
     this.find(".zoom-fit").addEventListener("click", this.stage.fit);
     this.find(".copy").hidden = typeof ClipboardItem === "undefined";
+    this.find(".share").hidden = !canShare();
+    this.showStage();
+    paintBackground(this.find(".backdrop"), this.look);
   }
 
   find<T extends HTMLElement = HTMLElement>(selector: string): T {
@@ -58,20 +74,43 @@ export class Card {
     return /done|failed/.test(this.element.className);
   }
 
+  /** What the matte's colours along its edge are to be. */
+  get colours(): ComposeOptions["colours"] {
+    return this.edges === "plain" ? "keep" : "estimate";
+  }
+
+  /** Whether a matte is there that the look asks for. */
+  get isSeen(): boolean {
+    return this.matte !== undefined && (this.isRepaired || this.edges === this.look.edges);
+  }
+
+  /** What the picture is to somebody who does not see it, and to the keys. */
+  showStage(repairing = false): void {
+    const stage = this.find(".stage");
+    stage.setAttribute("role", repairing ? "application" : "group");
+    stage.setAttribute("aria-label", repairing
+      ? `Repair ${this.file.name}: arrows move the brush, Space paints, E erases, R restores, K keeps only what is under the brush, brackets change its size, Escape ends`
+      : `${this.file.name}: plus and minus zoom, arrows move, 0 shows all`);
+  }
+
   wait(text: string): void {
     this.element.className = "card";
+    this.showStage();
     this.find(".detail").textContent = text;
     this.find(".first-frame").hidden = true;
     this.find(".split").hidden = true;
+    this.find(".tools").inert = true;
+    if (this.isSeen) return; // what is seen stays until there is something better
     this.find(".tools").hidden = true;
     this.stage.show(0);
   }
 
   /** Show the result, all of it; returns a line on how it went. */
-  done(base: Blob, result: CutoutResult | ConvertResult): string {
+  done(result: ComposeResult | ConvertResult): string {
+    const { image: base, width, height, timings } = result;
     const subject = "subject" in result ? result.subject : undefined;
-    const { width, height, timings } = result;
-    if (subject && !subject.found) {
+    this.edition++;
+    if (subject && !subject.found && !this.isRepaired) {
       this.base = undefined;
       this.element.className = "card done empty";
       this.find(".detail").textContent = NOTHING_FOUND;
@@ -84,10 +123,10 @@ export class Card {
     const after = this.find<HTMLImageElement>(".after");
     after.src = this.#shown;
     after.alt = subject ? `${this.file.name} without its background` : this.file.name;
-    this.find(".detail").textContent = [`${width}×${height}`, seconds(timings.totalMs), ...result.notes].join(" · ");
+    this.find(".detail").textContent = [`${width}×${height}`, this.isRepaired && subject ? "repaired" : seconds(timings.totalMs), ...result.notes].join(" · ");
     this.element.className = `card done${subject ? "" : " plain"}`;
-    this.find(".tools").hidden = false;
-    this.find(".split").hidden = !subject;
+    this.find(".tools").hidden = this.find(".tools").inert = false;
+    this.find(".split").hidden = this.find(".mend").hidden = !subject;
     this.stage.show(100);
     this.stage.fit();
     this.showFrame();
@@ -95,10 +134,10 @@ export class Card {
   }
 
   /** Show the part of the picture that the settings ask for. */
-  showFrame(): void {
+  showFrame(whole = false): void {
     if (!this.#whole) return;
     const { width, height, subject } = this.#whole;
-    const crop = settings.frame;
+    const crop = whole ? undefined : cropOf(this.look);
     const part = crop && subject?.box ? cropBox(subject.box, width, height, crop) : { x: 0, y: 0, width, height };
     const { style } = this.element;
     style.setProperty("--ratio", `${part.width} / ${part.height}`);

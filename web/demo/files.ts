@@ -1,28 +1,26 @@
-/** Results as files: one, all of them in a ZIP, or on the clipboard. */
+/** Results as files: one, all of them in a ZIP, on the clipboard, or shared. */
 import { downloadZip } from "client-zip";
 
-import type { CutoutOptions, Remover } from "../src/index.js";
+import type { Remover } from "../src/index.js";
 import type { Card } from "./card.js";
 import { save } from "./dom.js";
-import { type Format, settings } from "./settings.js";
+import { backgroundOf, cropOf, type Format } from "./look.js";
 
 const SUFFIX: Record<Format, string> = { png: ".png", webp: ".webp", jpeg: ".jpg", alpha: "-mask.png" };
 
-async function render(remover: Remover, card: Card, format = settings.format): Promise<Blob> {
-  const { background, frame } = settings;
-  const crop = card.task === "cutout" ? frame : undefined;
-  if (crop || format === "alpha") {
-    const options: CutoutOptions = { output: format, refine: card.refine, animation: "first-frame", crop };
-    return (await remover.cutout(card.file, format === "alpha" ? options : { ...options, background })).image;
-  }
-  if (format === "png" && background === "transparent") return card.base!;
-  return (await remover.convert(card.base!, { output: format, background })).image;
+/** What is seen, as a file: made from the picture and its matte, for which the network is not asked again. */
+async function render(remover: Remover, card: Card, output = card.look.format): Promise<Blob> {
+  const { look, matte, file } = card;
+  const background = output === "alpha" ? undefined : backgroundOf(look);
+  const crop = cropOf(look);
+  if (output === "png" && background === "transparent" && !crop) return card.base!;
+  if (look.task === "cutout") return (await remover.compose(file, matte!, { output, background, crop, shadow: look.shadow, colours: card.colours, animation: "first-frame" })).image;
+  return (await remover.convert(card.base!, { output: output === "alpha" ? "png" : output, background })).image;
 }
 
-function nameOf(card: Card): string {
-  const { format } = settings;
-  const stem = card.file.name.replace(/\.[^.]+$/, "") || "picture";
-  return `${stem}${card.task === "cutout" && format !== "alpha" ? "-cutout" : ""}${SUFFIX[format]}`;
+function nameOf({ file, look: { format, task } }: Card): string {
+  const stem = file.name.replace(/\.[^.]+$/, "") || "picture";
+  return `${stem}${task === "cutout" && format !== "alpha" ? "-cutout" : ""}${SUFFIX[format]}`;
 }
 
 export async function download(remover: Remover, card: Card): Promise<void> {
@@ -46,7 +44,33 @@ export async function downloadAll(remover: Remover, cards: Card[], onStep: (text
 
 /** As a PNG, which is what clipboards take. */
 export async function copy(remover: Remover, card: Card): Promise<void> {
-  const format = settings.format === "alpha" ? "alpha" : "png";
+  const format = card.look.format === "alpha" ? "alpha" : "png";
   // The promise is handed over as it is: Safari forgets the press of the button while one waits.
   await navigator.clipboard.write([new ClipboardItem({ "image/png": render(remover, card, format) })]);
+}
+
+/** Whether this browser hands pictures to other applications. */
+export function canShare(): boolean {
+  return Boolean(navigator.canShare?.({ files: [new File([], "picture.png", { type: "image/png" })] }));
+}
+
+const prepared = new WeakMap<Card, { key: string; file: File }>();
+
+/** False where the browser wants another press of the button, because making the file took longer than it remembers one. */
+export async function share(remover: Remover, card: Card): Promise<boolean> {
+  const key = JSON.stringify([card.look, card.edition]);
+  let ready = prepared.get(card);
+  if (ready?.key !== key) {
+    const blob = await render(remover, card);
+    ready = { key, file: new File([blob], nameOf(card), { type: blob.type }) };
+    prepared.set(card, ready);
+  }
+  try {
+    await navigator.share({ files: [ready.file] });
+    return true;
+  } catch (error) {
+    if ((error as Error).name === "AbortError") return true; // the person has thought better of it
+    if ((error as Error).name === "NotAllowedError") return false;
+    throw error;
+  }
 }

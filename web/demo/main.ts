@@ -1,19 +1,22 @@
 /** The demo: one queue of pictures, one card for each. */
-import { clearCache, type Remover } from "../src/index.js";
+import { clearCache, type ComposeResult, type ConvertResult, type Remover } from "../src/index.js";
 import { setUpCamera } from "./camera.js";
 import { Card } from "./card.js";
 import { byId } from "./dom.js";
-import { copy, download, downloadAll } from "./files.js";
+import { copy, download, downloadAll, share } from "./files.js";
+import { type Look, paintBackground, refineOf } from "./look.js";
 import { loadModel } from "./model.js";
 import { keepPage } from "./offline.js";
 import { setUpSamples, showLive, stopLive } from "./samples.js";
-import { setUpSettings, settings, showBackground } from "./settings.js";
+import { RepairTool } from "./repair/tool.js";
+import { listPictures, setUpSettings } from "./settings.js";
 import { watchTraffic } from "./traffic.js";
 import { describe } from "./words.js";
 
 const input = byId<HTMLInputElement>("files");
 const cards: Card[] = [];
 const traffic = watchTraffic();
+const repair = new RepairTool((text) => announce(text));
 let remover: Remover | undefined;
 let working = false;
 
@@ -35,22 +38,30 @@ async function openModel(): Promise<void> {
 function add(files: Iterable<File>): void {
   const chosen = [...files];
   if (!chosen.length) return;
-  if (!cards.length) traffic.restart();
+  const first = !cards.length;
+  if (first) traffic.restart();
   stopLive();
   for (const file of chosen) {
     const card = new Card(file);
     cards.push(card);
-    card.find(".save").addEventListener("click", (event) => void busy(event.currentTarget as HTMLButtonElement, () => download(remover!, card)));
-    card.find(".copy").addEventListener("click", (event) => void busy(event.currentTarget as HTMLButtonElement, async () => {
+    const press = (selector: string, action: () => Promise<void>): void =>
+      card.find(selector).addEventListener("click", (event) => void busy(event.currentTarget as HTMLButtonElement, action));
+    press(".save", () => download(remover!, card));
+    press(".copy", async () => {
       await copy(remover!, card);
       announce(`${card.file.name} is on the clipboard.`, true);
-    }));
+    });
+    press(".share", async () => {
+      if (!await share(remover!, card)) announce(`${card.file.name} is ready to be shared: press Share once more.`, true);
+    });
+    card.find(".mend").addEventListener("click", () => startRepair(card));
     card.find(".first-frame").addEventListener("click", () => {
       card.firstFrame = true;
       card.wait("Waiting");
       void work();
     });
     card.find(".drop-card").addEventListener("click", () => {
+      if (repair.card === card) repair.close();
       cards.splice(cards.indexOf(card), 1);
       card.close();
       showWork();
@@ -60,7 +71,33 @@ function add(files: Iterable<File>): void {
     byId("cards").append(card.element);
   }
   showWork();
-  showBackground();
+  if (first) scrollTo(0, 0); // the landing page was longer
+  void work();
+}
+
+function startRepair(card: Card): void {
+  card.showFrame(true);
+  card.showStage(true);
+  repair.open(card, (data, changed) => {
+    card.element.classList.remove("repairing");
+    card.showStage();
+    card.showFrame();
+    if (!cards.includes(card)) return;
+    if (changed) {
+      card.matte = { ...card.matte!, data };
+      card.isRepaired = true;
+      again([card]);
+    } else announce("Nothing was changed.");
+    card.find(".stage").focus();
+  });
+}
+
+/** Make these once more, for they are to look otherwise. */
+function again(changed: Card[]): void {
+  for (const card of changed) {
+    card.turn++;
+    if (!card.element.classList.contains("failed")) card.wait("Waiting");
+  }
   void work();
 }
 
@@ -69,16 +106,11 @@ async function work(): Promise<void> {
   if (working || !remover) return;
   working = true;
   for (let card = next(); card; card = next()) {
-    card.task = settings.task;
-    card.refine = settings.edges;
-    const { signal } = card.closing;
-    const animation = card.firstFrame ? "first-frame" : "refuse";
-    card.wait(card.task === "cutout" ? "Removing the background …" : "Converting …");
+    const { turn, closing: { signal } } = card;
+    card.wait(card.look.task === "convert" ? "Converting …" : card.isSeen ? "Putting it together …" : "Removing the background …");
     try {
-      const result = card.task === "cutout"
-        ? await remover.cutout(card.file, { refine: card.refine, animation, signal })
-        : await remover.convert(card.file, { animation, signal });
-      announce(card.done(result.image, result));
+      const result = await make(remover, card, signal);
+      if (turn === card.turn) announce(card.done(result)); // else it is to look otherwise by now
     } catch (error) {
       if (signal.aborted) continue;
       announce(card.fail(error));
@@ -86,6 +118,16 @@ async function work(): Promise<void> {
     showWork();
   }
   working = false;
+}
+
+async function make(remover: Remover, card: Card, signal: AbortSignal): Promise<ComposeResult | ConvertResult> {
+  const { file, look: { task, edges, shadow }, colours } = card;
+  const animation = card.firstFrame ? "first-frame" : "refuse";
+  if (task === "convert") return remover.convert(file, { animation, signal });
+  if (card.isSeen) return remover.compose(file, card.matte!, { shadow, colours, animation, signal });
+  const result = await remover.cutout(file, { refine: refineOf(card.look), shadow, animation, signal });
+  [card.matte, card.edges] = [result.alpha, edges];
+  return result;
 }
 
 function next(): Card | undefined {
@@ -104,6 +146,7 @@ function showWork(): void {
   all.hidden = cards.length < 2;
   all.disabled = !ready || cards.some((card) => !card.isFinished);
   all.textContent = ready > 1 ? `Download all ${ready}` : "Download";
+  listPictures(cards);
 }
 
 /** Do what a button asks for; it waits meanwhile, and what goes wrong is said. */
@@ -156,13 +199,13 @@ addEventListener("paste", (event) => {
     add(files);
   }
 });
-setUpSettings(
-  () => {
-    for (const card of cards) if (!card.element.classList.contains("failed")) card.wait("Waiting");
-    void work();
-  },
-  () => { for (const card of cards) card.showFrame(); },
-);
+setUpSettings(cards, (changed, name: keyof Look) => {
+  for (const card of changed) paintBackground(card.find(".backdrop"), card.look);
+  if (name === "frame") for (const card of changed) card.showFrame(repair.card === card);
+  if (repair.card && changed.includes(repair.card) && ["task", "edges", "shadow"].includes(name)) repair.close();
+  if (name === "task") again(changed);
+  if (name === "edges" || name === "shadow") again(changed.filter(({ look, isRepaired }) => look.task === "cutout" && !(name === "edges" && isRepaired)));
+});
 setUpSamples((picture) => add([picture]), (error) => announce(describe(error), true));
 setUpCamera((picture) => add([picture]));
 void start();

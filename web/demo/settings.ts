@@ -1,78 +1,74 @@
-/** What the form asks for, and the background behind the pictures as it says. */
-import type { Background, CropOptions, RefineOption } from "../src/index.js";
+/** The form: it shows the look of one picture or of all, and changes it. */
+import type { Card } from "./card.js";
 import { byId } from "./dom.js";
+import type { Look } from "./look.js";
 
-export type Format = "png" | "webp" | "jpeg" | "alpha";
-export type Task = "cutout" | "convert";
-
-const GRADIENTS: Record<string, { stops: string[]; angle: number }> = {
-  dawn: { stops: ["#fde2c4", "#f5b9ac", "#f3a6a0", "#c595b9", "#a889c9"], angle: 160 },
-  sea: { stops: ["#d9f0fb", "#9accea", "#7cb9e0", "#5d94c8", "#3f6fb0"], angle: 180 },
-  meadow: { stops: ["#f4f7d4", "#cbe3ae", "#b5d99c", "#8abb8b", "#5f9e7a"], angle: 180 },
-};
-const EDGES: Record<string, RefineOption> = { refined: "balanced", plain: "fast", hard: { threshold: 0.5 }, soft: { feather: 3 } };
-const FRAMES: Record<string, Required<CropOptions>> = { subject: { margin: 0.05, square: false }, square: { margin: 0.08, square: true } };
-
+const ALL = "all";
 const form = byId<HTMLFormElement>("settings");
-let picture: { file: Blob; url: string } | undefined;
+const whose = form.querySelector<HTMLSelectElement>("[name=for]")!;
+let common = read();
 
-function chosen(name: string): string {
-  return String(new FormData(form).get(name));
+function read(): Look {
+  const data = new FormData(form);
+  const value = (name: string): string => String(data.get(name));
+  return {
+    task: value("task") as Look["task"], background: value("background"), colour: byId<HTMLInputElement>("colour").value, frame: value("frame"),
+    edges: value("edges"), shadow: data.has("shadow"), format: value("format") as Look["format"],
+  };
 }
 
-export const settings = {
-  get task() { return chosen("task") as Task; },
-  get edges() { return EDGES[chosen("edges")]; },
-  get format() { return chosen("format") as Format; },
-  /** The crop that is meant, or undefined for the whole picture. */
-  get frame(): Required<CropOptions> | undefined { return FRAMES[chosen("frame")]; },
-  get background(): Background {
-    const value = chosen("background");
-    if (value === "own") return byId<HTMLInputElement>("colour").value;
-    if (value === "picture") return picture ? { image: picture.file } : "transparent";
-    return GRADIENTS[value] ?? value;
-  },
-};
-
-/** Behind the transparent pictures, at once; the file is made when it is saved. */
-export function showBackground(): void {
-  const { background } = settings;
-  for (const element of document.querySelectorAll<HTMLElement>(".card .backdrop")) {
-    element.classList.toggle("cover", typeof background === "object" && "image" in background);
-    element.style.background = "";
-    if (typeof background === "string") {
-      if (background !== "transparent") element.style.background = background;
-    } else if ("stops" in background) {
-      element.style.background = `linear-gradient(${background.angle}deg, ${background.stops.join(", ")})`;
-    } else {
-      element.style.backgroundImage = `url(${picture!.url})`;
-    }
-  }
+function show({ task, background, colour, frame, edges, shadow, format }: Look): void {
+  const field = <T extends HTMLElement>(selector: string): T => form.querySelector<T>(selector)!;
+  for (const [name, value] of Object.entries({ task, background })) field<HTMLInputElement>(`[name=${name}][value="${value}"]`).checked = true;
+  for (const [name, value] of Object.entries({ frame, edges, format })) field<HTMLSelectElement>(`[name=${name}]`).value = value;
+  byId<HTMLInputElement>("colour").value = colour;
+  field<HTMLInputElement>("[name=shadow]").checked = shadow;
 }
 
-/** `onWork` is called where pictures must be worked on again, `onFrame` where another part of them is to be shown. */
-export function setUpSettings(onWork: () => void, onFrame: () => void): void {
+/** What the next picture gets. */
+export function commonLook(): Look {
+  return { ...common };
+}
+
+/** Offer each picture by its name where there are several; one that has gone gives the form back to all. */
+export function listPictures(cards: Card[]): void {
+  const chosen = cards.find((card) => card.id === whose.value);
+  whose.replaceChildren(new Option("All pictures", ALL), ...cards.map((card, i) => new Option(`${i + 1}: ${card.file.name}`, card.id)));
+  whose.value = cards.length > 1 && chosen ? chosen.id : ALL;
+  byId("for-field").hidden = cards.length < 2;
+  if (!chosen) show(common);
+}
+
+/** `onChange` is told which pictures have another look now, and what of it has changed. */
+export function setUpSettings(cards: Card[], onChange: (changed: Card[], name: keyof Look) => void): void {
+  const mine = (): Card[] => (whose.value === ALL ? cards : cards.filter((card) => card.id === whose.value));
+  const change = (name: keyof Look, more: Partial<Look> = {}): void => {
+    const changes: Partial<Look> = { [name]: read()[name], ...more };
+    if (whose.value === ALL) Object.assign(common, changes);
+    for (const card of mine()) Object.assign(card.look, changes);
+    onChange(mine(), name);
+  };
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("change", (event) => {
-    const { name } = event.target as HTMLInputElement;
-    if (name === "task" || (name === "edges" && settings.task === "cutout")) onWork();
-    if (name === "frame") onFrame();
-    showBackground();
+  form.addEventListener("change", ({ target }) => {
+    const { name } = target as HTMLInputElement;
+    if (name === "for") show(mine().length === 1 ? mine()[0].look : common);
+    else if (name) change(name as keyof Look);
   });
-  byId("colour").addEventListener("input", () => {
-    form.querySelector<HTMLInputElement>('[name=background][value=own]')!.checked = true;
-    showBackground();
+  const colour = byId<HTMLInputElement>("colour");
+  colour.addEventListener("input", () => {
+    form.querySelector<HTMLInputElement>("[name=background][value=own]")!.checked = true;
+    change("background", { colour: colour.value });
   });
   const file = byId<HTMLInputElement>("picture-file");
   form.querySelector('[name=background][value=picture]')!.addEventListener("click", () => file.click());
-  file.addEventListener("change", () => {
-    const [chosenFile] = file.files ?? [];
-    if (chosenFile) {
-      if (picture) URL.revokeObjectURL(picture.url);
-      picture = { file: chosenFile, url: URL.createObjectURL(chosenFile) };
+  file.addEventListener("change", (event) => {
+    event.stopPropagation();
+    const [chosen] = file.files ?? [];
+    if (chosen) {
+      const picture = { file: chosen, url: URL.createObjectURL(chosen) };
       byId("picture-swatch").style.backgroundImage = `url(${picture.url})`;
+      change("background", { picture });
     }
     file.value = "";
-    showBackground();
   });
 }

@@ -3,7 +3,21 @@
  *
  * Mouse: the wheel zooms, dragging moves a zoomed picture, and the divider where there is none to move. Touch: two fingers zoom and
  * move. Keys: plus, minus and 0 zoom, arrows move; on the divider arrows move the divider.
+ *
+ * With a brush there is no divider: one finger or the mouse paints, the wheel sizes the brush, arrows move it and Space presses it.
  */
+/** What the stage tells a brush. Places are parts of the picture's sides, 0 to 1; `shown` is how wide the picture is seen, in pixels. */
+export interface Brushed {
+  press(at: { x: number; y: number }, shown: number): void;
+  move(at: { x: number; y: number }): void;
+  release(cancelled: boolean): void;
+  resize(factor: number): void;
+  /** Whether the key was one of the brush's. */
+  key(event: KeyboardEvent): boolean;
+  /** Pixels that an arrow moves it. */
+  step(fine: boolean): number;
+}
+
 const MOST = 16;
 const GRIP = 28; // pixels around the divider in which a press takes it
 const STEP = 1.4;
@@ -13,6 +27,10 @@ export class Stage {
   #x = 0; // of the picture's corner, in pixels of the stage
   #y = 0;
   #drag: "divider" | "picture" | undefined;
+  #brushed?: Brushed;
+  #brushX = 0; // in pixels of the stage
+  #brushY = 0;
+  #pressed = false;
   readonly #pointers = new Map<number, { x: number; y: number }>();
 
   /** `element` is `.stage` of index.html; `onZoom` is told the scale. */
@@ -20,13 +38,24 @@ export class Stage {
     this.divider.addEventListener("input", () => this.show(Number(this.divider.value)));
     element.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     element.addEventListener("keydown", (event) => this.#key(event));
-    element.addEventListener("pointerdown", (event) => this.#press(event));
+    element.addEventListener("keyup", (event) => {
+      if (event.key === " ") this.#lift(false);
+    });
+    element.addEventListener("blur", () => this.#lift(false));
+    element.addEventListener("dragstart", (event) => event.preventDefault()); // what is selected would be dragged
+    element.addEventListener("pointerdown", (event) => this.#pointerDown(event));
     element.addEventListener("pointermove", (event) => this.#move(event));
     for (const name of ["pointerup", "pointercancel"] as const) element.addEventListener(name, (event) => this.#release(event));
   }
 
   get divider(): HTMLInputElement {
     return this.element.querySelector<HTMLInputElement>(".split")!;
+  }
+
+  set brushed(brushed: Brushed | undefined) {
+    this.#lift(false);
+    this.#brushed = brushed;
+    this.#moveBrush(this.element.clientWidth / 2, this.element.clientHeight / 2);
   }
 
   /** How much of the result is to be seen, in percent from the left. */
@@ -55,7 +84,36 @@ export class Stage {
     this.onZoom(this.#scale);
   }
 
+  /** The place of the brush, as a part of the picture's sides. */
+  get #at(): { x: number; y: number } {
+    const { clientWidth, clientHeight } = this.element;
+    return { x: (this.#brushX - this.#x) / this.#scale / clientWidth, y: (this.#brushY - this.#y) / this.#scale / clientHeight };
+  }
+
+  #moveBrush(x: number, y: number): void {
+    [this.#brushX, this.#brushY] = [x, y];
+    this.element.style.setProperty("--brush", `${x}px ${y}px`);
+    if (this.#pressed) this.#brushed?.move(this.#at);
+  }
+
+  #press(): void {
+    if (!this.#brushed || this.#pressed) return;
+    this.#pressed = true;
+    this.#brushed.press(this.#at, this.element.clientWidth * this.#scale);
+  }
+
+  #lift(cancelled: boolean): void {
+    if (!this.#pressed) return;
+    this.#pressed = false;
+    this.#brushed?.release(cancelled);
+  }
+
   #wheel(event: WheelEvent): void {
+    if (this.#brushed && !event.ctrlKey) {
+      event.preventDefault();
+      this.#brushed.resize(Math.exp(-Math.max(-60, Math.min(60, event.deltaY)) * 0.003));
+      return;
+    }
     // A page that can be scrolled goes on scrolling, until the picture is zoomed.
     const scrolls = this.#scale === 1 && (event.deltaY > 0 || scrollY > 0);
     if (scrolls && !event.ctrlKey) return;
@@ -65,6 +123,10 @@ export class Stage {
   }
 
   #key(event: KeyboardEvent): void {
+    if (this.#brushed && event.target === this.element && this.#brushKey(event)) {
+      event.preventDefault();
+      return;
+    }
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "+" || event.key === "=") this.zoomIn();
     else if (event.key === "-") this.zoomOut();
@@ -77,11 +139,38 @@ export class Stage {
     event.preventDefault();
   }
 
-  #press(event: PointerEvent): void {
+  /** Arrows move the brush, and the picture where it would leave what is seen; Space and Enter press it. */
+  #brushKey(event: KeyboardEvent): boolean {
+    const brushed = this.#brushed!;
+    if (event.key === " " || event.key === "Enter") {
+      this.#press();
+      if (event.key === "Enter") this.#lift(false);
+      return true;
+    }
+    if (!event.key.startsWith("Arrow")) return brushed.key(event);
+    const step = brushed.step(event.shiftKey);
+    const [dx, dy] = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] }[event.key]!;
+    const { clientWidth, clientHeight } = this.element;
+    const [x, y] = [this.#brushX + dx, this.#brushY + dy];
+    const [inX, inY] = [Math.min(clientWidth, Math.max(0, x)), Math.min(clientHeight, Math.max(0, y))];
+    if (inX !== x || inY !== y) this.#place(this.#x + inX - x, this.#y + inY - y);
+    this.#moveBrush(inX, inY);
+    return true;
+  }
+
+  #pointerDown(event: PointerEvent): void {
     if (event.button !== 0) return;
     this.#pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
     this.element.setPointerCapture(event.pointerId);
-    const { left, width } = this.element.getBoundingClientRect();
+    const { left, top, width } = this.element.getBoundingClientRect();
+    if (this.#brushed) {
+      if (this.#pointers.size > 1) this.#lift(true);
+      else {
+        this.#moveBrush(event.clientX - left, event.clientY - top);
+        this.#press();
+      }
+      return;
+    }
     const at = left + (width * Number(this.divider.value)) / 100;
     const grips = !this.divider.hidden && (this.#scale === 1 || Math.abs(event.clientX - at) < GRIP);
     this.#drag = this.#pointers.size > 1 ? undefined : grips ? "divider" : "picture";
@@ -89,9 +178,10 @@ export class Stage {
 
   #move(event: PointerEvent): void {
     const last = this.#pointers.get(event.pointerId);
-    if (!last) return;
     const now = { x: event.clientX, y: event.clientY };
     const { left, top, width } = this.element.getBoundingClientRect();
+    if (this.#brushed && this.#pointers.size < 2) this.#moveBrush(now.x - left, now.y - top);
+    if (!last) return;
     if (this.#pointers.size === 2) {
       const [other] = [...this.#pointers].filter(([id]) => id !== event.pointerId).map(([, point]) => point);
       const far = ({ x, y }: typeof now): number => Math.max(1, Math.hypot(x - other.x, y - other.y));
@@ -108,5 +198,6 @@ export class Stage {
   #release(event: PointerEvent): void {
     this.#pointers.delete(event.pointerId);
     this.#drag = undefined;
+    this.#lift(event.type === "pointercancel");
   }
 }

@@ -57,11 +57,12 @@ if (!settings.package) {
   rmSync(out, { recursive: true, force: true });
   mkdirSync(out);
   for (const name of readdirSync("demo/static")) cpSync(join("demo/static", name), join(out, name), { recursive: true });
-  // One folder for all scripts, so that the worker is found by its relative address. It shares no file with the page, which
-  // would be fetched by both where a host lets nothing be kept.
+  // One folder for all scripts, so that the workers are found by their relative addresses. They share no file with the page or each
+  // other, which would be fetched by both where a host lets nothing be kept.
   const scripts = { ...common, outdir: join(out, "assets"), chunkNames: "[name]-[hash]", metafile: true };
   const page = await build({ ...scripts, entryPoints: { main: "demo/main.ts", remover: "src/index.ts" } }); // remover.js: for pages without a bundler
   const work = await build({ ...scripts, entryPoints: { worker: "demo/worker.ts" } });
+  await build({ ...scripts, entryPoints: { repair: "demo/repair/worker.ts" } });
   // What few visits need: ONNX Runtime, and what works on the page where there is no worker.
   const began = new Set([`${out}/assets/main.js`]);
   for (const file of began) for (const { path, kind } of page.metafile.outputs[file].imports) if (kind === "import-statement") began.add(path);

@@ -2,16 +2,21 @@
 import { ConfigError } from "./errors.js";
 import { cropSettings } from "./subject.js";
 import { refinement } from "./refinement.js";
-import type { BitmapOf, BundleOptions, ConvertOptions, CutoutOptions, MaskOptions, RemoverOptions } from "./types.js";
+import { shadowSettings } from "./shadow.js";
+import type { Alpha, BitmapOf, BundleOptions, ComposeOptions, ConvertOptions, CutoutOptions, MaskOptions, RemoverOptions } from "./types.js";
 
 export type AnyCutoutOptions = CutoutOptions | BitmapOf<CutoutOptions> | MaskOptions;
+export type AnyComposeOptions = ComposeOptions | BitmapOf<ComposeOptions>;
 export type AnyConvertOptions = ConvertOptions | BitmapOf<ConvertOptions>;
 
 type Names<Options> = Record<keyof Options, true>;
 const BUNDLE: Names<BundleOptions> = { base: true, quality: true, integrity: true, device: true, cache: true, onProgress: true, signal: true };
 const REMOVER: Names<RemoverOptions> = { ...BUNDLE, mode: true, threads: true, maxPixels: true, wasmPaths: true, worker: true };
 const CONVERT: Names<ConvertOptions> = { output: true, quality: true, background: true, animation: true, signal: true };
-const CUTOUT: Names<CutoutOptions & MaskOptions> = { ...CONVERT, refine: true, crop: true, maskOnly: true };
+const CUTOUT: Names<CutoutOptions & MaskOptions> = { ...CONVERT, refine: true, crop: true, shadow: true, maskOnly: true };
+const COMPOSE: Names<ComposeOptions> = { ...CONVERT, crop: true, shadow: true, colours: true };
+
+const FORMATS = ["png", "webp", "jpeg", "alpha", "bitmap"];
 
 function only(options: object, names: object, what: string): void {
   if (typeof options !== "object" || options === null) throw new ConfigError(`the options of ${what} must be an object`);
@@ -71,13 +76,23 @@ export function checkCutout(options: AnyCutoutOptions): void {
   only(options, CUTOUT, "cutout");
   if ("maskOnly" in options) {
     aKind("maskOnly", options.maskOnly, "boolean");
-    for (const name of ["output", "quality", "background"] as const) {
+    for (const name of ["output", "quality", "background", "shadow"] as const) {
       if (options.maskOnly && (options as CutoutOptions)[name] !== undefined) throw new ConfigError(`maskOnly makes no picture, so ${name} cannot be set`);
     }
   }
-  checkPicture(options as CutoutOptions, ["png", "webp", "jpeg", "alpha", "bitmap"]);
+  checkPicture(options as CutoutOptions, FORMATS);
   cropSettings(options.crop);
+  shadowSettings((options as CutoutOptions).shadow);
   refinement(options.refine);
+}
+
+export function checkCompose({ data, width, height }: Alpha, options: AnyComposeOptions): void {
+  if (!(data instanceof Uint8Array) || data.length !== width * height) throw new ConfigError("a matte must be { data, width, height }, a Uint8Array of width · height values");
+  only(options, COMPOSE, "compose");
+  checkPicture(options as CutoutOptions, FORMATS);
+  cropSettings(options.crop);
+  shadowSettings(options.shadow);
+  oneOf("colours", options.colours, ["estimate", "keep"]);
 }
 
 export function checkConvert(options: AnyConvertOptions): void {

@@ -10,17 +10,19 @@ import { colourFactor, ForegroundRows } from "./foreground.js";
 import { loadFile, type LoadOptions } from "./loader.js";
 import { lookAgain, mergeWindows, mirror, type Part, PartResize, type SaliencyMap, windows } from "./look.js";
 import { chooseModel, type Network, type NetworkOptions, openNetwork } from "./network.js";
-import type { AnyConvertOptions, AnyCutoutOptions } from "./options.js";
+import { ConfigError } from "./errors.js";
+import type { AnyComposeOptions, AnyConvertOptions, AnyCutoutOptions } from "./options.js";
 import { CroppedSink, openSink, type SinkOptions } from "./output.js";
 import type { Sendable } from "./picture.js";
 import { BoxReduce, flatten } from "./pixels.js";
 import { clean, feather, MatteRows } from "./postprocess.js";
 import { type Refinement, refinement } from "./refinement.js";
 import { toAlpha, workingFactor } from "./sampling.js";
+import { ShadedSink, shadowSettings } from "./shadow.js";
 import { openSource, type Source } from "./source.js";
 import { type Box, cropBox, cropRows, cropSettings, findSubject } from "./subject.js";
 import { Transparency } from "./transparency.js";
-import type { ConvertResult, CutoutOptions, CutoutResult, MaskResult, NetworkInfo, Progress, Timings } from "./types.js";
+import type { Alpha, ComposeResult, ConvertResult, CutoutOptions, CutoutResult, MaskResult, NetworkInfo, Progress, Timings } from "./types.js";
 
 const KEEP_PIXELS = 16_777_216; // above, bands are read anew: time for memory
 const BAND_PIXELS = 1 << 20;
@@ -30,6 +32,7 @@ const BAND_ROWS = 16; // bands are multiples of the lossy encoders' blocks
 export interface CreateOptions extends BundleChoice, NetworkOptions { maxPixels?: number }
 
 export type AnyCutoutResult = CutoutResult<Blob | ImageBitmap> | MaskResult;
+export type AnyComposeResult = ComposeResult<Blob | ImageBitmap>;
 export type AnyConvertResult = ConvertResult<Blob | ImageBitmap>;
 
 /** What a picture needs of the network. */
@@ -53,6 +56,10 @@ export class Pipeline {
 
   cutout(picture: Sendable, options: AnyCutoutOptions, signal?: AbortSignal): Promise<AnyCutoutResult> {
     return cutout(this.network, picture, options, signal, this.maxPixels);
+  }
+
+  compose(picture: Sendable, alpha: Alpha, options: AnyComposeOptions, signal?: AbortSignal): Promise<AnyComposeResult> {
+    return compose(picture, alpha, options, signal, this.maxPixels);
   }
 
   async convert(picture: Sendable, options: AnyConvertOptions, signal?: AbortSignal): Promise<AnyConvertResult> {
@@ -102,18 +109,13 @@ export async function cutout(
   network: Seer, picture: Sendable, options: AnyCutoutOptions, signal?: AbortSignal, maxPixels?: number,
 ): Promise<AnyCutoutResult> {
   const settings = refinement(options.refine);
-  const crop = cropSettings(options.crop);
-  const { source, timings, clock, drawing } = await begin(picture, options, signal, maxPixels);
+  const work = await begin(picture, options, signal, maxPixels);
+  const { source, timings, clock } = work;
   const maskOnly = "maskOnly" in options && options.maskOnly;
-  const painted = !maskOnly && drawing.output !== "alpha"; // the colours are wanted
   try {
     const { width, height } = source;
     const read = reader(source);
-    const turn = async (): Promise<void> => {
-      await pause();
-      signal?.throwIfAborted();
-      clock(); // what others did meanwhile is nobody's part
-    };
+    const turn = turns(clock, signal);
     const alpha = new Uint8Array(width * height);
     const own = source.mayBeTransparent ? new Transparency(width, height) : undefined;
     if (own) {
@@ -129,48 +131,97 @@ export async function cutout(
       source.notes.push("already a cut-out: kept as it is");
       timings.decodeMs += clock();
     } else {
-      const paints = settings.colours === "estimate" && painted;
+      const paints = settings.colours === "estimate" && !maskOnly && work.drawing.output !== "alpha";
       foreground = await see({ network, source, read, settings, paints, ground: own?.ground, timings, clock, turn }, alpha);
     }
-
-    const subject = findSubject(alpha, width, height);
-    if (!subject.found) source.notes.push("nothing was found in the picture");
-    const part: Box = crop && subject.found && subject.box ? cropBox(subject.box, width, height, crop) : { x: 0, y: 0, width, height };
-    const whole = part.width === width && part.height === height && !part.x && !part.y;
-    const matteOf = { data: whole ? alpha : cropRows(alpha, width, height, part), width: part.width, height: part.height };
-    const { backend } = network.info;
-    const result = (): MaskResult => {
-      timings.totalMs = performance.now() - timings.totalMs;
-      return { alpha: matteOf, subject, width: part.width, height: part.height, timings, backend, notes: source.notes };
-    };
-    timings.refineMs += clock();
-    if (maskOnly) return result();
-
-    // The colours, and out.
-    const inner = await openSink({ ...drawing, width: part.width, height: part.height });
-    const sink = whole ? inner : new CroppedSink(inner, width, part);
-    timings.encodeMs += clock();
-    if (painted) {
-      for (const { y, rows } of bands(width, height)) {
-        const rgba = read(y, rows, true);
-        timings.decodeMs += clock();
-        for (let row = 0; row < rows; row++) {
-          if (foreground) foreground.row(y + row, rgba, row * width * 4, alpha, (y + row) * width);
-          else putAlpha(rgba, row * width * 4, alpha, (y + row) * width, width);
-        }
-        timings.refineMs += clock();
-        await sink.write(y, rgba);
-        timings.compositeMs += clock();
-        await turn();
-      }
-    }
-    source.close();
-    const image = await sink.finish(matteOf.data);
-    timings.encodeMs += clock();
-    return { image, ...result() };
+    const result = await draw(work, read, turn, alpha, foreground, options);
+    return { ...result, backend: network.info.backend };
   } finally {
     source.close();
   }
+}
+
+/** The cut-out that a matte makes of its picture. */
+async function compose(picture: Sendable, { data, width, height }: Alpha, options: AnyComposeOptions, signal?: AbortSignal, maxPixels?: number): Promise<AnyComposeResult> {
+  const work = await begin(picture, options, signal, maxPixels);
+  const { source, timings, clock } = work;
+  try {
+    if (width !== source.width || height !== source.height) throw new ConfigError(`the matte is ${width}×${height}, and its picture ${source.width}×${source.height}`);
+    const read = reader(source);
+    const turn = turns(clock, signal);
+    const alpha = new Uint8Array(data);
+    const own = source.mayBeTransparent ? new Transparency(width, height) : undefined;
+    const k = colourFactor(height, width);
+    const [colours, grid] = [boxes(width, height, k), new BoxReduce(width, height, k, k, 1)];
+    for (const { y, rows } of bands(width, height)) {
+      const rgba = read(y, rows);
+      timings.decodeMs += clock();
+      own?.push(rgba, rows);
+      if (own) for (let i = y * width, p = 3; p < rgba.length; i++, p += 4) alpha[i] = Math.min(alpha[i], rgba[p]);
+      colours.push(rgba, rows);
+      grid.push(alpha.subarray(y * width, (y + rows) * width), rows);
+      timings.refineMs += clock();
+      await turn();
+    }
+    const keeps = own?.isCutout || options.colours === "keep" || options.output === "alpha";
+    return (await draw(work, read, turn, alpha, keeps ? undefined : new ForegroundRows(width, height, colours, grid), options)) as AnyComposeResult;
+  } finally {
+    source.close();
+  }
+}
+
+/** From the matte on: subject, crop, shadow, colours, and out. */
+async function draw(
+  { source, timings, clock, drawing }: Work, read: Read, turn: () => Promise<void>, alpha: Uint8Array<ArrayBuffer>,
+  foreground: ForegroundRows | undefined, options: AnyCutoutOptions | AnyComposeOptions,
+): Promise<Omit<MaskResult, "backend">> {
+  const { width, height } = source;
+  const crop = cropSettings(options.crop);
+  const subject = findSubject(alpha, width, height);
+  if (!subject.found) source.notes.push("nothing was found in the picture");
+  const part: Box = crop && subject.found && subject.box ? cropBox(subject.box, width, height, crop) : { x: 0, y: 0, width, height };
+  const whole = part.width === width && part.height === height && !part.x && !part.y;
+  const matteOf = { data: whole ? alpha : cropRows(alpha, width, height, part), width: part.width, height: part.height };
+  const result = (): Omit<MaskResult, "backend"> => {
+    timings.totalMs = performance.now() - timings.totalMs;
+    return { alpha: matteOf, subject, width: part.width, height: part.height, timings, notes: source.notes };
+  };
+  timings.refineMs += clock();
+  if ("maskOnly" in options && options.maskOnly) return result();
+
+  const painted = drawing.output !== "alpha"; // the colours are wanted
+  let inner = await openSink({ ...drawing, width: part.width, height: part.height });
+  const shadow = shadowSettings((options as CutoutOptions).shadow);
+  if (shadow && subject.box && painted) inner = new ShadedSink(inner, matteOf.data, part.width, part.height, Math.max(subject.box.width, subject.box.height), shadow);
+  const sink = whole ? inner : new CroppedSink(inner, width, part);
+  timings.encodeMs += clock();
+  if (painted) {
+    for (const { y, rows } of bands(width, height)) {
+      const rgba = read(y, rows, true);
+      timings.decodeMs += clock();
+      for (let row = 0; row < rows; row++) {
+        if (foreground) foreground.row(y + row, rgba, row * width * 4, alpha, (y + row) * width);
+        else putAlpha(rgba, row * width * 4, alpha, (y + row) * width, width);
+      }
+      timings.refineMs += clock();
+      await sink.write(y, rgba);
+      timings.compositeMs += clock();
+      await turn();
+    }
+  }
+  source.close();
+  const image = await sink.finish(matteOf.data);
+  timings.encodeMs += clock();
+  return { image, ...result() } as Omit<MaskResult, "backend">;
+}
+
+/** Lets others have a turn; throws where the work was given up. What they did meanwhile is nobody's part. */
+function turns(clock: () => number, signal?: AbortSignal): () => Promise<void> {
+  return async () => {
+    await pause();
+    signal?.throwIfAborted();
+    clock();
+  };
 }
 
 type Read = ReturnType<typeof reader>;
@@ -288,7 +339,9 @@ async function see({ network, source, read, settings, paints, ground, timings, c
   return foreground;
 }
 
-async function begin(picture: Sendable, options: AnyCutoutOptions | AnyConvertOptions, signal?: AbortSignal, maxPixels?: number) {
+type Work = Awaited<ReturnType<typeof begin>>;
+
+async function begin(picture: Sendable, options: AnyCutoutOptions | AnyComposeOptions | AnyConvertOptions, signal?: AbortSignal, maxPixels?: number) {
   signal?.throwIfAborted();
   const { output = "png", quality, background = "transparent", animation = "refuse" } = options as CutoutOptions;
   const start = performance.now();

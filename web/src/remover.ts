@@ -1,16 +1,17 @@
 /** The page's end: one small object in front of a worker, or in front of the pipeline itself. */
 import type { BundleChoice } from "./bundle.js";
 import { ConfigError, DisposedError, EngineError, fromMessage, line, WorkerError } from "./errors.js";
-import { type AnyConvertOptions, type AnyCutoutOptions, checkBundle, checkConvert, checkCutout, checkRemover } from "./options.js";
+import { type AnyComposeOptions, type AnyConvertOptions, type AnyCutoutOptions, checkBundle, checkCompose, checkConvert, checkCutout, checkRemover } from "./options.js";
 import { type Picture, type Sendable, sendable } from "./picture.js";
-import type { AnyConvertResult, AnyCutoutResult, CreateOptions } from "./pipeline.js";
+import type { AnyComposeResult, AnyConvertResult, AnyCutoutResult, CreateOptions } from "./pipeline.js";
 import { type Answer, type Request, WORKER_NAME } from "./protocol.js";
-import type { BundleOptions, NetworkInfo, Progress, Remover, RemoverInfo, RemoverOptions } from "./types.js";
+import type { Alpha, BundleOptions, NetworkInfo, Progress, Remover, RemoverInfo, RemoverOptions } from "./types.js";
 
 /** What is done in the worker, or here. */
 interface Workshop {
   readonly info: RemoverInfo;
   cutout(picture: Sendable, options: AnyCutoutOptions, signal?: AbortSignal, own?: ImageBitmap): Promise<AnyCutoutResult>;
+  compose(picture: Sendable, alpha: Alpha, options: AnyComposeOptions, signal?: AbortSignal, own?: ImageBitmap): Promise<AnyComposeResult>;
   convert(picture: Sendable, options: AnyConvertOptions, signal?: AbortSignal, own?: ImageBitmap): Promise<AnyConvertResult>;
   dispose(): Promise<void>;
 }
@@ -69,6 +70,12 @@ function remover(workshop: Workshop): Remover {
       const ready = await prepared(picture, signal);
       return (await workshop.cutout(ready.picture, rest as AnyCutoutOptions, signal, ready.own)) as any;
     },
+    async compose(picture: Picture, alpha: Alpha, options: AnyComposeOptions = {}) {
+      checkCompose(alpha, options);
+      const { signal, ...rest } = options;
+      const ready = await prepared(picture, signal);
+      return (await workshop.compose(ready.picture, alpha, rest as AnyComposeOptions, signal, ready.own)) as any;
+    },
     async convert(picture: Picture, options: AnyConvertOptions = {}) {
       checkConvert(options);
       const { signal, ...rest } = options;
@@ -110,6 +117,7 @@ async function openHere(create: CreateOptions, onProgress: OnProgress, signal?: 
   return {
     info: { ...pipeline.info, mode: "main", modeReason },
     cutout: (picture, options, abort, own) => inTurn(async () => pipeline.cutout(await copied(picture, own), options, abort)),
+    compose: (picture, alpha, options, abort, own) => inTurn(async () => pipeline.compose(await copied(picture, own), alpha, options, abort)),
     convert: (picture, options, abort, own) => inTurn(async () => pipeline.convert(await copied(picture, own), options, abort)),
     async dispose() {
       if (disposed) return;
@@ -174,6 +182,10 @@ class WorkerWorkshop implements Workshop {
 
   cutout(picture: Sendable, options: AnyCutoutOptions, signal?: AbortSignal, own?: ImageBitmap): Promise<AnyCutoutResult> {
     return this.#ask({ type: "cutout", picture, options }, own, signal);
+  }
+
+  compose(picture: Sendable, alpha: Alpha, options: AnyComposeOptions, signal?: AbortSignal, own?: ImageBitmap): Promise<AnyComposeResult> {
+    return this.#ask({ type: "compose", picture, alpha, options }, own, signal);
   }
 
   convert(picture: Sendable, options: AnyConvertOptions, signal?: AbortSignal, own?: ImageBitmap): Promise<AnyConvertResult> {

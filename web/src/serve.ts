@@ -34,6 +34,7 @@ export function serve(): void {
       const transfer: Transferable[] = [];
       const value = request.type === "cutout"
         ? await pipeline.cutout(request.picture, request.options, signal)
+        : request.type === "compose" ? await pipeline.compose(request.picture, request.alpha, request.options, signal)
         : await pipeline.convert(request.picture, request.options, signal);
       if ("alpha" in value) transfer.push(value.alpha.data.buffer);
       if ("image" in value && value.image instanceof ImageBitmap) transfer.push(value.image);

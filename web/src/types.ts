@@ -79,20 +79,36 @@ export interface CropOptions {
   square?: boolean;
 }
 
-export interface CutoutOptions extends Omit<ConvertOptions, "output"> {
+export interface ShadowOptions {
+  /** 0 to 1. Default 0.4. */
+  opacity?: number;
+  /** Softness, as a part of the longer side of the subject's box. Default 0.015. */
+  blur?: number;
+  /** How far below it lies, as a part of the same. Default 0.015. */
+  drop?: number;
+}
+
+export interface ComposeOptions extends Omit<ConvertOptions, "output"> {
   /** Default "png". */
   output?: OutputFormat;
-  /** A preset ("fast", "balanced") or single settings; see Refinement. Default "balanced". */
-  refine?: RefineOption;
   /** Cut the picture to the subject. Default false. */
   crop?: boolean | CropOptions;
+  /** A soft shadow under the subject; the matte stays as it is. Default false. */
+  shadow?: boolean | ShadowOptions;
+  /** The subject's colours along its edge without the background's share (default), or the picture's as they are. */
+  colours?: "estimate" | "keep";
+}
+
+export interface CutoutOptions extends Omit<ComposeOptions, "colours"> {
+  /** A preset ("fast", "balanced") or single settings; see Refinement. Default "balanced". */
+  refine?: RefineOption;
 }
 
 /** Options under which the result is an ImageBitmap. */
 export type BitmapOf<Options> = Omit<Options, "output"> & { output: "bitmap" };
 
 /** Options under which no picture is made, only the matte. */
-export type MaskOptions = Omit<CutoutOptions, "output" | "quality" | "background"> & { maskOnly: true };
+export type MaskOptions = Omit<CutoutOptions, "output" | "quality" | "background" | "shadow"> & { maskOnly: true };
 
 /** Milliseconds of each part; the parts are disjoint, and the total includes what lies between. */
 export interface Timings {
@@ -123,11 +139,14 @@ export interface ConvertResult<Image extends Blob | ImageBitmap = Blob> {
   notes: string[];
 }
 
-export interface MaskResult extends Omit<ConvertResult, "image"> {
+export interface ComposeResult<Image extends Blob | ImageBitmap = Blob> extends ConvertResult<Image> {
   /** The matte of the picture, or of the part that `crop` left. */
   alpha: Alpha;
   /** What was found, in pixels of the whole picture. */
   subject: Subject;
+}
+
+export interface MaskResult extends Omit<ComposeResult, "image"> {
   /** What really ran. */
   backend: Backend;
 }
@@ -150,6 +169,13 @@ export interface Remover {
   cutout(picture: Picture, options: BitmapOf<CutoutOptions>): Promise<CutoutResult<ImageBitmap>>;
   cutout(picture: Picture, options: MaskOptions): Promise<MaskResult>;
   cutout(picture: Picture, options: CutoutOptions | BitmapOf<CutoutOptions>): Promise<CutoutResult<Blob | ImageBitmap>>;
+  /**
+   * The cut-out that a matte makes of its picture, say one that `cutout` gave and somebody has painted in. The network is not asked.
+   * Where the picture is transparent the cut-out is, too.
+   */
+  compose(picture: Picture, alpha: Alpha, options?: ComposeOptions): Promise<ComposeResult>;
+  compose(picture: Picture, alpha: Alpha, options: BitmapOf<ComposeOptions>): Promise<ComposeResult<ImageBitmap>>;
+  compose(picture: Picture, alpha: Alpha, options: ComposeOptions | BitmapOf<ComposeOptions>): Promise<ComposeResult<Blob | ImageBitmap>>;
   /** Change the format or fill the transparency, without removing anything. */
   convert(picture: Picture, options?: ConvertOptions): Promise<ConvertResult>;
   convert(picture: Picture, options: BitmapOf<ConvertOptions>): Promise<ConvertResult<ImageBitmap>>;

@@ -32,6 +32,13 @@ test("the engine cuts out plain pixels, without sharp", options, async () => {
   const mask = await remover.cutout(picture(), { refine: "fast", maskOnly: true, crop: { margin: 0 } });
   assert.ok(!("image" in mask));
   assert.deepEqual([mask.width, mask.height], [mask.subject.box!.width, mask.subject.box!.height]);
+  const half = { data: new Uint8Array(60 * 40).fill(255, 0, 60 * 20), width: 60, height: 40 }; // somebody has painted another matte
+  const composed = await remover.compose(picture(), half, { crop: { margin: 0 }, shadow: { drop: 0.1 } });
+  assert.deepEqual(composed.subject.box, { x: 0, y: 0, width: 60, height: 20 });
+  assert.equal(composed.timings.inferenceMs + composed.timings.secondLookMs, 0);
+  assert.ok(!("backend" in composed) && composed.image.type === "image/png");
+  await assert.rejects(remover.compose(picture(50, 40), half), /the matte is 60×40, and its picture 50×40/);
+  await assert.rejects(remover.compose(picture(), half, { refine: "fast" } as object), ConfigError);
   const nothing = await remover.cutout({ data: new Uint8ClampedArray(400 * 4).fill(255), width: 20, height: 20 }, { crop: true });
   assert.equal(nothing.width, 20);
   assert.match(nothing.notes.join(), /nothing was found|found/);

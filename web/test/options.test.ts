@@ -18,6 +18,7 @@ test("options that there are none of are named", () => {
   refused(checkCutout, { refine: { fether: 2 } }, /refine has no setting "fether"/);
   refused(checkCutout, { refine: { toString: 2 } }, /refine has no setting "toString"/);
   refused(checkCutout, { crop: { size: 2 } }, /crop has no setting "size"/);
+  refused(checkCutout, { shadow: { colour: "red" } }, /shadow has no setting "colour"/);
   refused(checkCutout, { background: { stops: ["red", "blue"], angel: 3 } }, /background has no option "angel"/);
 });
 
@@ -37,6 +38,8 @@ test("values that cannot work say what could", () => {
   refused(checkCutout, { background: { stops: ["red"] } }, /two stops/);
   refused(checkCutout, { background: {} }, /CSS colour/);
   refused(checkCutout, { crop: "yes" }, /crop/);
+  refused(checkCutout, { shadow: 1 }, /shadow must be true, false or/);
+  refused(checkCutout, { shadow: { opacity: 2 } }, /opacity of the shadow must be 0 to 1/);
   refused(checkCutout, { crop: { margin: 2 } }, /margin of crop must be 0 to 1/);
   refused(checkCutout, { maskOnly: true, output: "png" }, /maskOnly/);
   refused(checkCutout, { refine: "best" }, /Python runner/);
