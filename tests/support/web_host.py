@@ -104,6 +104,10 @@ class WebHost:
                 return file if file.is_file() and ".." not in path else None
         return None
 
+    def fetched(self) -> list[Path]:
+        """The files that have been asked for, one entry for each request."""
+        return [file for _, path, _ in self.requests if (file := self._find(path)) is not None]
+
     def _sibling(self, handler: BaseHTTPRequestHandler, file: Path) -> Path | None:
         """The compressed copy that is sent instead."""
         if self.compression is None or self.compression not in handler.headers.get("Accept-Encoding", ""):

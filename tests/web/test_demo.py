@@ -590,6 +590,13 @@ def test_nothing_found_is_said(context: BrowserContext, host: WebHost) -> None:
     assert "Nothing was found" in page.locator(".card.done .detail").inner_text()
     assert "Nothing was found" in page.locator("[role=status]#status").inner_text()
     assert not page.locator(".card .save").is_visible()
+    page.locator(".mend").click()
+    paint(page, (0.4, 0.5), (0.6, 0.5))
+    page.locator("#repair-done").click()
+    wait_done(page)
+    alpha = pixels(downloaded(page)[1])[..., 3]
+    assert alpha[75, 100] == 255, "what was not found can be painted in"
+    assert alpha[10, 10] == 0
 
 
 def test_sample_is_cut_out_live_and_can_be_tried(context: BrowserContext, host: WebHost) -> None:

@@ -8,7 +8,7 @@ import { commonLook } from "./settings.js";
 import { Stage } from "./stage.js";
 import { describe, seconds } from "./words.js";
 
-const NOTHING_FOUND = "Nothing was found. Take a picture in which one thing is large and stands out from what is behind it, or cut this one closer to it.";
+const NOTHING_FOUND = "Nothing was found. Take a picture in which one thing is large and stands out from what is behind it, or cut this one closer to it. Or paint it in: Repair.";
 
 export class Card {
   static #count = 0;
@@ -26,6 +26,8 @@ export class Card {
   edges?: string;
   /** The person has painted in the matte: it is not made anew. */
   isRepaired = false;
+  /** Nothing was found: all that can be done is to paint it in. */
+  isEmpty = false;
   /** Counts what has been shown, and what was asked for. */
   edition = 0;
   turn = 0;
@@ -110,14 +112,16 @@ export class Card {
     const { image: base, width, height, timings } = result;
     const subject = "subject" in result ? result.subject : undefined;
     this.edition++;
-    if (subject && !subject.found && !this.isRepaired) {
+    this.#whole = { width, height, subject };
+    this.isEmpty = subject !== undefined && !subject.found && !this.isRepaired;
+    if (this.isEmpty) {
       this.base = undefined;
       this.element.className = "card done empty";
+      this.find(".tools").hidden = this.find(".tools").inert = false;
       this.find(".detail").textContent = NOTHING_FOUND;
       return `${this.file.name}: ${NOTHING_FOUND}`;
     }
     this.base = base;
-    this.#whole = { width, height, subject };
     if (this.#shown) URL.revokeObjectURL(this.#shown);
     this.#shown = URL.createObjectURL(base);
     const after = this.find<HTMLImageElement>(".after");

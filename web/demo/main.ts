@@ -29,6 +29,7 @@ async function start(): Promise<void> {
 async function openModel(): Promise<void> {
   remover = await loadModel();
   if (!remover) return;
+  repair.prepare();
   if (!cards.length) await showLive(remover);
   void work();
 }

@@ -10,9 +10,11 @@ import { clip, Stretch, toUnit } from "../../src/sampling.js";
 import { fade } from "./matte.js";
 
 const GRID_RADIUS = 12; // of the brush, on the grid of the fit
-const EPSILON = 1e-4;
+const WINDOW = 2; // brushes: nearly every window sees both sides
+const UNKNOWN = 128;
+const EPSILON = 4e-4; // less would follow the picture's noise
 const [OUTER, INNER] = [0.65 * 255, 0.85 * 255]; // of the cover: from the one on it is less, from the other on not at all in doubt
-const [DOUBT, SURE] = [0.55, 0.85]; // how much speaks against the stroke: up to the one it is meant, from the other on it is not
+const [DOUBT, SURE] = [0.7, 0.9]; // how much speaks against the stroke: up to the one it is meant, from the other on it is not
 
 /**
  * The values of a part of the matte after a stroke: `rgba`, `before` and `cover` are of that part, `cover` falls from 255 on the
@@ -26,12 +28,12 @@ export function snap(
   picture.push(rgba, height);
   const target = restore ? 255 : 0;
   const known = new BoxReduce(width, height, k, k, 1);
-  known.push(before.map((value, i) => (cover[i] >= INNER ? target : cover[i] && value !== target ? 128 : value)), height);
+  known.push(before.map((value, i) => (cover[i] >= INNER ? target : cover[i] && value !== target ? UNKNOWN : value)), height);
   const { width: w, height: h } = picture;
   const guide = toUnit(picture.pixels);
-  const p = Float32Array.from(known.pixels, (value) => value / 255);
+  const p = Float32Array.from(known.pixels, (value) => (value === UNKNOWN ? 0.5 : value / 255)); // which then counts for nothing
   const coefficients = guidedCoefficients(guide, p, h, w, {
-    radius: Math.ceil(radius / k), epsilon: EPSILON, confidence: 1, needed: new Uint8Array(w * h).fill(1),
+    radius: Math.ceil((WINDOW * radius) / k), epsilon: EPSILON, confidence: 1, needed: new Uint8Array(w * h).fill(1),
   });
   const fitted = new Stretch(coefficients, h, w, 4, height, width, 1 / k, 1 / k);
   const { left, right, weight } = fitted.horizontal;

@@ -1,6 +1,6 @@
 /**
- * Repair a card's matte by hand: erase, restore, keep one subject, fill holes. The work is done in a worker that waits for it from the
- * start, so that nothing is fetched once a picture is chosen.
+ * Repair a card's matte by hand: erase, restore, keep one subject, fill holes. The work is done in a worker that waits for it, so
+ * that nothing is fetched once a picture is chosen.
  *
  * Mouse and finger paint, the wheel and the keys [ and ] size the brush, two fingers (or Ctrl and the wheel) zoom. By keyboard: arrows
  * move the brush, with Shift by less, Space paints, held down it draws; E, R and K choose the tool; Ctrl+Z and Ctrl+Y undo and redo.
@@ -27,15 +27,13 @@ const SAID: Partial<Record<Task["type"], [string, string]>> = {
 type OnDone = (data: Uint8Array<ArrayBuffer>, changed: boolean) => void;
 
 export class RepairTool {
-  readonly #worker = new Worker(new URL("./repair.js", import.meta.url), { type: "module", name: "repair" });
+  #worker?: Worker;
   #card?: Card;
   #onDone?: OnDone;
   readonly #closing: OnDone[] = [];
 
   /** `announce` is told what was done, and what went wrong. */
   constructor(readonly announce: (text: string) => void) {
-    this.#worker.onmessage = ({ data }: MessageEvent<Report>) => this.#hear(data);
-    this.#worker.onerror = (event) => this.announce(`Repairs cannot be made here: ${event.message || "the worker did not start"}.`);
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("change", () => this.#showTool());
     size.addEventListener("input", () => this.#showTool());
@@ -45,8 +43,17 @@ export class RepairTool {
     byId("repair-done").addEventListener("click", () => this.close());
   }
 
+  /** Start the worker, once: before a picture is chosen, and after what the page needs first. */
+  prepare(): void {
+    if (this.#worker) return;
+    this.#worker = new Worker(new URL("./repair.js", import.meta.url), { type: "module", name: "repair" });
+    this.#worker.onmessage = ({ data }: MessageEvent<Report>) => this.#hear(data);
+    this.#worker.onerror = (event) => this.announce(`Repairs cannot be made here: ${event.message || "the worker did not start"}.`);
+  }
+
   /** Begin with a card that has a matte; `onDone` gets it back, and whether anything was changed. */
   open(card: Card, onDone: OnDone): void {
+    this.prepare();
     this.close();
     const { data, width, height } = card.matte!;
     [this.#card, this.#onDone] = [card, onDone];
@@ -61,7 +68,7 @@ export class RepairTool {
     this.#send({ type: "open", file: card.file, alpha: { data: data.slice(), width, height }, canvas: offscreen }, [offscreen]);
     card.stage.fit();
     card.stage.brushed = this.#brushed(width, height);
-    this.#showTool();
+    this.#choose(card.isEmpty ? "restore" : this.#tool);
     card.stage.element.focus();
   }
 
@@ -80,7 +87,7 @@ export class RepairTool {
   get card(): Card | undefined { return this.#card; }
 
   #send(task: Task, transfer: Transferable[] = []): void {
-    if (this.#card) this.#worker.postMessage(task, transfer);
+    if (this.#card) this.#worker!.postMessage(task, transfer);
   }
 
   #hear(report: Report): void {
