@@ -189,10 +189,31 @@ def test_photograph_gives_the_python_runners_cutout_and_sends_nothing(
         host.start()
 
 
+def installable(page: Page) -> None:
+    """What browsers ask of an installable page: a manifest with name, icons that are there, and a service worker."""
+    found = page.evaluate(
+        """async () => {
+          const link = document.querySelector('link[rel=manifest]').href;
+          const manifest = await (await fetch(link)).json();
+          const icons = await Promise.all(manifest.icons.map(async ({ src, sizes }) => {
+            const image = new Image(); image.src = new URL(src, link).href; await image.decode();
+            return [sizes, image.naturalWidth];
+          }));
+          const worker = await navigator.serviceWorker.getRegistration();
+          return { name: manifest.name, display: manifest.display, icons, active: Boolean(worker.active) };
+        }"""
+    )
+    assert found["name"]
+    assert found["active"]
+    assert found["display"] == "standalone"
+    assert found["icons"][1:] == [["192x192", 192], ["512x512", 512], ["512x512", 512]]
+
+
 def test_second_visit_with_the_server_stopped(context: BrowserContext, host: WebHost) -> None:
     """The first visit loads once and fetches nothing twice; the second needs no server and has threads."""
     page = visit(context, host)
     assert not page.evaluate("crossOriginIsolated"), "the first visit is not made to load again"
+    installable(page)
     page.close()
     fetched = [path for _, path, _ in host.requests if path != "/app/demo/"]  # may be pointed at another bundle by hand
     assert sorted(fetched) == sorted(set(fetched))
@@ -220,10 +241,13 @@ def test_altered_model_is_named_and_the_page_recovers(context: BrowserContext, h
     host.altered.add("fp32.onnx")
     page = visit(context, host, "failed")
     assert "IntegrityError" in page.inner_text("#load-text")
+    page.set_input_files("#files", [picture(scene())])  # type: ignore[arg-type]
+    page.wait_for_function("() => navigator.serviceWorker.controller")
+    assert "IntegrityError" in page.inner_text("#load-text"), "the service worker, once there, says nothing else"
+    assert "Waiting" in page.locator(".detail").inner_text(), "what is chosen before the model is there waits for it"
     host.altered.clear()
     page.locator("#retry").click()
-    page.locator("html[data-state=ready]").wait_for(state="attached")
-    choose(page, picture(scene()))
+    wait_done(page)
     assert page.locator(".card.done").count() == 1
 
 
@@ -244,6 +268,7 @@ def test_bad_files_get_a_card_and_the_page_stays_usable(context: BrowserContext,
 def test_formats_backgrounds_conversion_and_zip(context: BrowserContext, host: WebHost) -> None:
     page = visit(context, host)
     choose(page, picture(scene()), picture(scene(seed=1)))
+    assert page.evaluate(HEADINGS) == ["Your 2 pictures"]
     cutout = pixels(downloaded(page)[1])
     page.select_option("[name=format]", "webp")
     name, data = downloaded(page)
@@ -521,10 +546,15 @@ def test_zoom_by_wheel_and_pinch(context: BrowserContext, host: WebHost) -> None
     page.evaluate("() => scrollTo(0, 0)")
 
 
+HEADINGS = "() => [...document.querySelectorAll('h1')].filter((e) => e.checkVisibility()).map((e) => e.textContent)"
+
+
 def test_frames(context: BrowserContext, host: WebHost) -> None:
     """What is seen is what is saved: the subject with a margin, or a square around it, in any format, with a shadow."""
     page = visit(context, host)
+    assert len(page.evaluate(HEADINGS)) == 1
     choose(page, picture(scene()))
+    assert page.evaluate(HEADINGS) == ["Your picture"]
     matte = pixels(downloaded(page, ".card .save")[1])[..., 3]
     rows, columns = np.flatnonzero((matte >= 128).any(1)), np.flatnonzero((matte >= 128).any(0))
     high, wide = int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
@@ -632,27 +662,6 @@ def test_without_a_service_worker_nothing_is_claimed(chromium: Browser, host: We
         assert "offline" not in page.inner_text("#load-text", timeout=1000)
 
 
-def test_each_state_has_one_heading(context: BrowserContext, host: WebHost) -> None:
-    headings = "() => [...document.querySelectorAll('h1')].filter((e) => e.checkVisibility()).map((e) => e.textContent)"
-    page = visit(context, host)
-    assert len(page.evaluate(headings)) == 1
-    choose(page, picture(scene()))
-    assert page.evaluate(headings) == ["Your picture"]
-    choose(page, picture(scene(seed=1)))
-    assert page.evaluate(headings) == ["Your 2 pictures"]
-
-
-def test_files_chosen_before_the_model_is_there_wait_for_it(context: BrowserContext, host: WebHost) -> None:
-    host.altered.add("fp32.onnx")
-    page = visit(context, host, "failed")
-    page.set_input_files("#files", [picture(scene())])  # type: ignore[arg-type]
-    assert "Waiting" in page.locator(".detail").inner_text()
-    host.altered.clear()
-    page.locator("#retry").click()
-    wait_done(page)
-    assert page.locator(".card.done").count() == 1
-
-
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_layout(chromium: Browser, host: WebHost, width: int, scheme: str) -> None:
@@ -707,24 +716,3 @@ CONTRAST = """() => {
       return [e.textContent.trim().slice(0, 40), (a + 0.05) / (b + 0.05)]; })
     .filter(([, ratio]) => ratio < 4.5);
 }"""
-
-
-def test_installable(context: BrowserContext, host: WebHost) -> None:
-    """What browsers ask of an installable page: a manifest with name, icons that are there, and a service worker."""
-    page = visit(context, host)
-    found = page.evaluate(
-        """async () => {
-          const link = document.querySelector('link[rel=manifest]').href;
-          const manifest = await (await fetch(link)).json();
-          const icons = await Promise.all(manifest.icons.map(async ({ src, sizes }) => {
-            const image = new Image(); image.src = new URL(src, link).href; await image.decode();
-            return [sizes, image.naturalWidth];
-          }));
-          const worker = await navigator.serviceWorker.getRegistration();
-          return { name: manifest.name, display: manifest.display, icons, active: Boolean(worker.active) };
-        }"""
-    )
-    assert found["name"]
-    assert found["active"]
-    assert found["display"] == "standalone"
-    assert found["icons"][1:] == [["192x192", 192], ["512x512", 512], ["512x512", 512]]

@@ -6,7 +6,7 @@ import { byId } from "./dom.js";
 import { copy, download, downloadAll, share } from "./files.js";
 import { type Look, paintBackground, refineOf } from "./look.js";
 import { loadModel } from "./model.js";
-import { keepPage } from "./offline.js";
+import { keepPage, sayKept } from "./offline.js";
 import { setUpSamples, showLive, stopLive } from "./samples.js";
 import { RepairTool } from "./repair/tool.js";
 import { listPictures, setUpSettings } from "./settings.js";
@@ -30,6 +30,7 @@ async function openModel(): Promise<void> {
   remover = await loadModel();
   if (!remover) return;
   repair.prepare();
+  void sayKept();
   if (!cards.length) await showLive(remover);
   void work();
 }

@@ -9,12 +9,14 @@ export async function keepPage(): Promise<void> {
     const controlled = new Promise((resolve) => serviceWorker.addEventListener("controllerchange", resolve, { once: true }));
     await serviceWorker.register("sw.js");
     if (!serviceWorker.controller) await controlled;
-    if (await isKept()) byId("load-text").textContent = "Ready. From now on this page works offline, too.";
+    await sayKept();
   } catch { /* as above */ }
 }
 
-/** Whether this browser has kept both the page and the model, and will answer with them. */
-async function isKept(): Promise<boolean> {
+/** Say so where this browser has kept both the page and the model, and will answer with them. */
+export async function sayKept(): Promise<void> {
+  if (document.documentElement.dataset.state !== "ready" || !navigator.serviceWorker?.controller) return;
   const names = await caches.keys();
-  return ["cutout-demo-", "u2net-remover"].every((prefix) => names.some((name) => name.startsWith(prefix)));
+  const kept = ["cutout-demo-", "u2net-remover"].every((prefix) => names.some((name) => name.startsWith(prefix)));
+  if (kept) byId("load-text").textContent = "Ready. From now on this page works offline, too.";
 }

@@ -76,6 +76,18 @@ test("a stroke that follows edges stops where the picture has one", () => {
   }
 });
 
+test("where all is of one colour a stroke that follows edges covers what one does that does not", () => {
+  for (const restore of [false, true]) {
+    const edited = restore ? matte() : matte([0, 0, WIDTH, HEIGHT, 255]);
+    edited.begin({ radius: 20, restore });
+    edited.paint({ x: 30, y: 40 }, { x: 90, y: 40 });
+    const plain = edited.data.slice();
+    edited.end(({ width, height }) => new Uint8ClampedArray(width * height * 4).map((_, i) => 120 + (i * 7919) % 13)); // grain
+    const difference = edited.data.reduce((most, value, i) => Math.max(most, Math.abs(value - plain[i])), 0);
+    assert.ok(difference < 64, `${difference}`);
+  }
+});
+
 test("one subject is kept, with its soft edge; where there is none nothing is", () => {
   const edited = matte([10, 10, 30, 30, 255], [40, 10, 1, 30, 20], [70, 10, 20, 20, 200], [70, 50, 5, 5, 10]);
   assert.equal(edited.keepOnly({ x: 60, y: 70 }), undefined);

@@ -6,7 +6,7 @@
  */
 import { guidedCoefficients } from "../../src/guided.js";
 import { BoxReduce } from "../../src/pixels.js";
-import { clip, Stretch, toUnit } from "../../src/sampling.js";
+import { boxMean, clip, Stretch, toUnit } from "../../src/sampling.js";
 import { fade } from "./matte.js";
 
 const GRID_RADIUS = 12; // of the brush, on the grid of the fit
@@ -14,7 +14,9 @@ const WINDOW = 2; // brushes: nearly every window sees both sides
 const UNKNOWN = 128;
 const EPSILON = 4e-4; // less would follow the picture's noise
 const [OUTER, INNER] = [0.65 * 255, 0.85 * 255]; // of the cover: from the one on it is less, from the other on not at all in doubt
-const [DOUBT, SURE] = [0.7, 0.9]; // how much speaks against the stroke: up to the one it is meant, from the other on it is not
+// How much the pixel's colour speaks against the stroke, of all that it could: up to the one it is meant, from the other on it is not.
+const [DOUBT, SURE] = [0.35, 0.75];
+const LITTLE = 0.05; // where next to nothing could be said, nothing is
 
 /**
  * The values of a part of the matte after a stroke: `rgba`, `before` and `cover` are of that part, `cover` falls from 255 on the
@@ -32,22 +34,37 @@ export function snap(
   const { width: w, height: h } = picture;
   const guide = toUnit(picture.pixels);
   const p = Float32Array.from(known.pixels, (value) => (value === UNKNOWN ? 0.5 : value / 255)); // which then counts for nothing
-  const coefficients = guidedCoefficients(guide, p, h, w, {
-    radius: Math.ceil((WINDOW * radius) / k), epsilon: EPSILON, confidence: 1, needed: new Uint8Array(w * h).fill(1),
-  });
+  const window = Math.ceil((WINDOW * radius) / k);
+  const coefficients = guidedCoefficients(guide, p, h, w, { radius: window, epsilon: EPSILON, confidence: 1, needed: new Uint8Array(w * h).fill(1) });
   const fitted = new Stretch(coefficients, h, w, 4, height, width, 1 / k, 1 / k);
+  const expected = new Stretch(means(p, h, w, window), h, w, 1, height, width, 1 / k, 1 / k);
   const { left, right, weight } = fitted.horizontal;
   const out = new Uint8Array(before);
   for (let y = 0, i = 0; y < height; y++) {
     const line = fitted.line(y);
+    const mean = expected.line(y);
     for (let x = 0; x < width; x++, i++) {
       if (!cover[i]) continue;
       const [l, r, share] = [left[x] * 4, right[x] * 4, weight[x]];
       const at = (c: number): number => line[l + c] + (line[r + c] - line[l + c]) * share;
       const q = (at(0) * rgba[i * 4] + at(1) * rgba[i * 4 + 1] + at(2) * rgba[i * 4 + 2]) / 255 + at(3);
-      const spared = clip(((restore ? 1 - q : q) - DOUBT) / (SURE - DOUBT)) * (1 - clip((cover[i] - OUTER) / (INNER - OUTER)));
+      // What the colour says is how far it moves the guess from the one without it: where all is of one colour, nowhere.
+      const m = mean[left[x]] + (mean[right[x]] - mean[left[x]]) * share;
+      const against = restore ? (m - q) / (m + LITTLE) : (q - m) / (1 - m + LITTLE);
+      const spared = clip((against - DOUBT) / (SURE - DOUBT)) * (1 - clip((cover[i] - OUTER) / (INNER - OUTER)));
       out[i] = Math.round(before[i] + fade(cover[i]) * (1 - spared) * (target - before[i]));
     }
   }
   return out;
+}
+
+/** What is to be guessed of a pixel whose colour is not known: means over windows, and over those again, as of the coefficients. */
+function means(p: Float32Array, height: number, width: number, radius: number): Float32Array {
+  const weighted = new Float32Array(p.length * 2);
+  for (let i = 0; i < p.length; i++) {
+    weighted[2 * i + 1] = Math.abs(2 * p[i] - 1) + 1e-3;
+    weighted[2 * i] = weighted[2 * i + 1] * p[i];
+  }
+  const sums = boxMean(weighted, height, width, 2, radius);
+  return boxMean(p.map((_, i) => sums[2 * i] / sums[2 * i + 1]), height, width, 1, radius);
 }
