@@ -2,12 +2,15 @@
 # the proof. Every target sets up what it needs: the Python environment in .venv, npm packages under their lock files.
 
 # MODEL is a shape: lite, small-fast, small, full, or a TOML file of widths; NAME is what it is called. PRUNE is the share of
-# the multiplications that stays, as in `make export quantize PRUNE=0.5`; STEPS how long the rest is healed.
+# the multiplications that stays, as in `make export quantize PRUNE=0.5`; DATA the pictures and masks of `make finetune`; both
+# train for STEPS, or for MINUTES.
 MODEL  ?= small-fast
 PRUNE  ?=
-STEPS  ?= 150
+STEPS  ?=
+MINUTES ?=
+DATA   ?=
 ifneq ($(origin NAME),command line)  # some systems have a NAME of their own in the environment
-NAME   := $(basename $(notdir $(MODEL)))$(if $(PRUNE),-$(PRUNE))
+NAME   := $(basename $(notdir $(MODEL)))$(if $(PRUNE),-$(PRUNE))$(if $(DATA),-$(notdir $(DATA:/=)))
 endif
 CALIB  ?=
 EVAL   ?=
@@ -33,7 +36,7 @@ export NPM_CONFIG_UPDATE_NOTIFIER := false
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: FORCE help setup prune export quantize engine eval gate baseline publish wheel web demo sensitivity compare-int8 bench gallery preview fuzz chromium browsers \
+.PHONY: FORCE help setup prune finetune export quantize engine eval gate baseline publish wheel web demo sensitivity compare-int8 bench gallery preview fuzz chromium browsers \
         lint test docs lock clean
 
 help: ## this list
@@ -73,9 +76,11 @@ $(DEV): $(VENV)
 
 # A stage looks for itself whether its output is what it is asked for: file times decide nothing, so these always run.
 
+LENGTH = $(if $(STEPS),--steps $(STEPS)) $(if $(MINUTES),--minutes $(MINUTES))
+
 ifdef PRUNE
 $(BUILD)/weights.safetensors: $(WEIGHTS) FORCE | $(VENV)
-	$(PY) -m train shrink --weights $(WEIGHTS) --share $(PRUNE) --steps $(STEPS) $(if $(CALIB),--data $(CALIB)) --out $@
+	$(PY) -m train shrink --weights $(WEIGHTS) --share $(PRUNE) $(LENGTH) $(if $(CALIB),--data $(CALIB)) --out $@
 export: $(BUILD)/weights.safetensors
 EXPORTED := --name $(NAME) --weights $(BUILD)/weights.safetensors
 else
@@ -88,6 +93,14 @@ export: $(WEIGHTS) | $(VENV) ## checkpoint → build/NAME/fp32.onnx, fp16.onnx, 
 quantize: export ## float ONNX → build/NAME/int8.onnx with the same masks, int8.u2e for the engine
 	$(PY) -m quantize $(BUILD)/fp32.onnx $(if $(CALIB),--calib $(CALIB)) --count $(COUNT) --out $(BUILD)/int8.onnx
 	$(PY) -m engine $(BUILD)/int8.onnx $(if $(CALIB),--calib $(CALIB)) --out $(BUILD)/int8.u2e
+
+# Judged on the pictures that training never saw, beside the network that it began with.
+finetune: $(WEIGHTS) | $(VENV) ## MODEL taught the pictures and masks in DATA → build/NAME, and build/NAME/report beside MODEL as it was
+	@test -d "$(DATA)/masks" || { echo "make: say DATA=FOLDER, one with images/ and masks/ of the same names" >&2; exit 1; }
+	$(PY) -m train finetune --data $(DATA) --start $(WEIGHTS) $(LENGTH) --out $(BUILD)/training
+	$(MAKE) export quantize MODEL=$(MODEL) NAME=$(NAME) WEIGHTS=$(BUILD)/training/weights.safetensors CALIB=$(or $(CALIB),$(DATA)/images)
+	$(PY) -m export --model $(MODEL) --weights $(WEIGHTS) --out $(BUILD)/general/fp32.onnx
+	$(PY) -m eval $(BUILD)/general/fp32.onnx $(BUILD)/fp32.onnx $(BUILD)/int8.onnx --data $(BUILD)/training/held-out --no-latency --out $(BUILD)/report
 
 engine: build/engine/.built quantize ## the engine, and MODEL as the file that it runs
 

@@ -73,6 +73,11 @@ class Cache:
     def __len__(self) -> int:
         return len(self.stems)
 
+    @property
+    def against(self) -> str:
+        """What a figure of a network on these pictures is."""
+        return "agreement with the truth" if self.settings.get("truth") == 1 else "agreement with the teachers"
+
 
 def _create(folder: Path, stems: Sequence[str], size: int, settings: dict[str, object]) -> None:
     folder.mkdir(parents=True, exist_ok=True)

@@ -63,8 +63,8 @@ def _train(work: Callable[..., dict[str, Any]], *arguments: Any, **options: Any)
     with progress() as report:
         found = work(*arguments, **options, say=say, tick=lambda done: report("training", int(1000 * done), 1000))
     if found:
-        text = f"{found['out']}/weights.safetensors: agreement {found['val_iou']:.4f} mean IoU on held-out pictures"
-        result(found, text)
+        figures = f"{found['against']} {found['val_iou']:.4f} mean IoU on held-out pictures"
+        result(found, f"{found['out']}/weights.safetensors: {figures}")
 
 
 @application.command(
@@ -209,12 +209,14 @@ def finetune(
 ) -> None:
     """Train on your own pictures and masks: portraits, products, …
 
-    Agreement is with your masks, on pictures that are kept out of training. A run that ends below its start fails.
+    Agreement is with your masks, on pictures that are kept out of training and copied to held-out/ in the folder of the
+    run: judge there (u2net eval --data). A run that ends below its start fails.
     """
     from .config import load_settings
     from .loop import ranks
     from .run import run, with_length
     from .teachers import load_teacher
+    from .validation import copy_held_out
 
     settings = with_length(load_settings(config), steps, minutes)
     weights = start or own_weights(model)
@@ -224,7 +226,8 @@ def finetune(
     with ranks() as me:
         if me.first:
             teachers = [load_teacher(teacher, how.flip, how.scales, how.fast)] if teacher else []
-            _fill(settings, data, teachers, out / "cache", mask_values)
+            cache = _fill(settings, data, teachers, out / "cache", mask_values)
+            copy_held_out(data, cache, settings.train.holdout, out / "held-out")
         me.wait()
     _train(run, settings, out / "cache", out, weights, teacher, any_shape=True)
 

@@ -375,7 +375,7 @@ def train(
         say(
             f"step {step}{'' if settings.minutes else f'/{settings.steps}'}  {seconds():.0f} s  "
             + (f"loss {values['total']:.4f}  " if "total" in values else "")
-            + f"agreement on held-out pictures: IoU {latest['val_iou']:.4f}, MAE {latest['val_mae']:.4f}"
+            + f"{cache.against} on held-out pictures: IoU {latest['val_iou']:.4f}, MAE {latest['val_mae']:.4f}"
         )
 
     if me.first and not step:

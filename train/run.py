@@ -65,14 +65,15 @@ def run(
     features = load_checkpoint(teacher) if teacher else None
     done = steps_of(repeat) if repeat else None
     with ranks() as me:
-        found = train(model, Cache.open(cache), out, settings.train, me, say, tick, teacher=features, repeat=done)
+        opened = Cache.open(cache)
+        found = train(model, opened, out, settings.train, me, say, tick, teacher=features, repeat=done)
         if not me.first:
             return {}
     length = f"{settings.train.minutes:g} minutes" if settings.train.minutes else f"{settings.train.steps} steps"
     draw_curve(
         out / "log.csv", out / "curve.svg", f"{settings.model}: {length}, {settings.train.batch} pictures a step"
     )
-    return {"out": str(out), "settings": asdict(settings), **found}
+    return {"out": str(out), "against": opened.against, "settings": asdict(settings), **found}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,9 +7,11 @@ Notable choices:
   for its price goes first, until the share is reached: the outer stages, where a channel is dear, become thin. Widths
   stay multiples of `GROUP`: engines fill up to that;
 - **whole channels only**: zeros scattered in the weights make no kernel faster (see docs/training.md for the figure);
-- **healing** is distillation from the network itself on the given pictures, masks are not needed. Batch norm keeps its
-  statistics, so batches may be small. The best average on pictures that are held out is kept, and the start counts;
-- **little memory**: pictures wait as bytes; channels are ranked, and the network healed, on one at a time.
+- **healing** is the training loop (`loop.py`), taught the whole network's own maps of the given pictures: masks are not
+  needed, and each map is computed once. Batch norm has just been given true statistics, which brings most of what is
+  lost back, and keeps them, so batches may be small; pictures are small too, which makes a step several times as cheap.
+  Where the end is no better than the start on held-out pictures, the start stays;
+- **what it costs** is said before it begins, out of the time that ranking took.
 """
 
 from __future__ import annotations
@@ -18,43 +20,46 @@ import copy
 import os
 import resource
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import u2net.network
-from datasets.calibration import calibration_split
-from u2net.agreement import mask_iou
+from datasets.calibration import calibration_split, joined
 from u2net.artifact import asked, changed, read_sidecar, write_sidecar
-from u2net.errors import ConfigError
-from u2net.files import check_path, sha256_file
+from u2net.errors import ConfigError, QualityError
+from u2net.files import check_path, sha256_bytes, sha256_file
 from u2net.network.checkpoint import load_checkpoint, save_checkpoint
 from u2net.network.model import STAGES, StageWidths, U2Net, U2NetConfig
 from u2net.network.shape import read_shape
 from u2net.preprocess import resize_for_network
 
+from .augment import PLAIN
 from .batchnorm import rebase_batch_norm, recalibrate
+from .cache import Cache
 from .config import PruneSettings
 from .forward import normalise_batch
+from .loop import Ranks, TrainSettings, train
 from .losses import LossWeights, distillation_loss
 from .prune import absorb_constants, kept_channels, macs, prune, taylor
 from .shrink_settings import ShrinkSettings
+from .validation import held_out, validate
 
 __all__ = ["choose_widths", "convolution_macs", "shrink", "shrink_file"]
 
 ByteArray = npt.NDArray[np.uint8]
 
 GROUP = 4  # channels that go together: what the engine fills up to
-SIZES = (0.6, 0.8, 1.0)  # of the taught side, that healing draws from: smaller ones are cheaper
+SIZES = (0.6, 0.8)  # of the taught side, that healing draws from: half the time of whole ones
 STATISTICS = 8  # pictures that batch norm's are taken of: each has a hundred thousand pixels
-VALIDATIONS = 4  # during healing
 LIBRARIES = ("torch", "numpy", "Pillow")
 
 
@@ -126,45 +131,31 @@ def choose_widths(config: U2NetConfig, importance: dict[str, Tensor], share: flo
     return built(widths)
 
 
-def _batches(pictures: Sequence[ByteArray], batch: int) -> Iterator[Tensor]:
-    """Normalised float32 (N, 3, S, S) of pictures uint8 (S, S, 3), made as they are asked for."""
+def _batches(pictures: ByteArray, batch: int) -> Iterator[Tensor]:
+    """Normalised float32 (N, 3, S, S) of pictures uint8 (N, S, S, 3), made as they are asked for."""
     for start in range(0, len(pictures), batch):
-        yield normalise_batch(torch.from_numpy(np.stack(pictures[start : start + batch]).transpose(0, 3, 1, 2).copy()))
+        yield normalise_batch(torch.from_numpy(pictures[start : start + batch].transpose(0, 3, 1, 2).copy()))
 
 
-def _resized(batches: Iterable[Tensor], side: int) -> Iterator[Tensor]:
-    for x in batches:
-        yield F.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
-
-
-def _sizes(config: U2NetConfig, side: int) -> list[int]:
+def _sizes(config: U2NetConfig, side: int) -> tuple[int, ...]:
     """The parts `SIZES` of a side that the network can take."""
     unit = 32 * config.stem
-    return [max(unit, int(side * part) // unit * unit) for part in SIZES]
+    return tuple(sorted({max(unit, int(side * part) // unit * unit) for part in SIZES}))
 
 
-def _targets(teacher: U2Net, x: Tensor) -> tuple[Tensor, ...]:
-    with torch.no_grad():
-        return tuple(torch.sigmoid(logits) for logits in teacher.native_logits(x))
-
-
-def _masks(model: U2Net, pictures: Sequence[ByteArray]) -> list[npt.NDArray[np.bool_]]:
-    model.eval()
-    with torch.no_grad():
-        return [(model(x)[0][0, 0] > 0.5).numpy() for x in _batches(pictures, 1)]
-
-
-def _agreement(model: U2Net, pictures: Sequence[ByteArray], reference: Sequence[npt.NDArray[np.bool_]]) -> float:
-    """Mean IoU with the masks `reference`, pictures without a subject in either left out."""
-    found = zip(_masks(model, pictures), reference, strict=True)
-    shares = [mask_iou(ours, theirs) for ours, theirs in found if ours.any() or theirs.any()]
-    return float(np.mean(shares)) if shares else 0.0
+def _own_maps(model: U2Net, names: Sequence[str], pictures: ByteArray) -> Cache:
+    """`pictures` with the maps that `model` gives them, in memory: what training reads."""
+    maps = np.empty(pictures.shape[:3], np.uint8)
+    with torch.inference_mode():
+        for row, x in enumerate(_batches(pictures, 1)):
+            maps[row] = np.floor(model(x)[0][0, 0].numpy() * 255 + 0.5).astype(np.uint8)
+    return Cache(Path(), tuple(names), pictures.shape[1], {}, pictures, maps, np.ones(len(pictures), bool))
 
 
 def shrink(
     source: U2Net,
-    pictures: Sequence[ByteArray],
-    held_out: Sequence[ByteArray],
+    names: Sequence[str],
+    pictures: ByteArray,
     settings: ShrinkSettings,
     name: str,
     target: U2NetConfig | None = None,
@@ -173,44 +164,50 @@ def shrink(
 ) -> tuple[U2Net, dict[str, Any]]:
     """`source` pruned to `settings.share` of its multiplications, or to the shape `target`, and healed; the figures.
 
-    Pictures are uint8 (S, S, 3) of the side that `source` was taught at. `source` is not changed.
+    Pictures are uint8 (N, S, S, 3) of the side that `source` was taught at, `names` say which. `source` is not changed.
     """
-    teacher, whole = copy.deepcopy(source).eval().requires_grad_(False), copy.deepcopy(source).eval()
-    reference = _masks(teacher, held_out)
-    ranked = pictures[: settings.ranking]
+    whole = copy.deepcopy(source).eval()
+    cache = _own_maps(whole, names, pictures)
+    training, checked = held_out(cache, settings.check)
+    ranked = pictures[training[: settings.ranking]]
     few = ranked[:STATISTICS]
     rebase_batch_norm(whole, _batches(few, 1))
     absorb_constants(whole, PruneSettings().absorb)
     rebase_batch_norm(whole, _batches(few, 1))
-    weights = LossWeights()
+    weights, began = LossWeights(), time.monotonic()
 
     def labelled() -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
         for done, x in enumerate(_batches(ranked, 1), 1):
             # Against its own maps a network has no gradient; against its own masks it has, where it is unsure.
-            yield x, tuple((target > 0.5).float() for target in _targets(teacher, x))
+            with torch.no_grad():
+                masks = tuple((logits > 0).float() for logits in source.native_logits(x))
+            yield x, masks
             progress("ranking channels", done, len(ranked))
 
     importance = taylor(whole, labelled(), lambda z, t: distillation_loss(z, t, weights)["total"])
+    seconds = (time.monotonic() - began) / len(ranked)  # forwards and backwards, one picture, the whole network
     if target is None:
         target = choose_widths(source.config, importance, settings.share, name)
     model = prune(whole, replace(target, name=name), kept_channels(source.config, target, importance))
     recalibrate(model, _batches(ranked, settings.batch))
-    before = _agreement(model, held_out, reference)
-    say(f"pruned: mean IoU {before:.4f} with the whole network on {len(held_out)} held-out pictures")
-    after = before
-    if settings.steps:
-        model, after = _heal(model, teacher, pictures, held_out, reference, before, settings, say, progress)
     full, left = macs(source.config), macs(target)
+    before = validate(model, cache, checked, torch.device("cpu"), 1)
+    say(f"pruned: mean IoU {before['val_iou']:.4f} with the whole network on {len(checked)} held-out pictures")
+    after = before
+    if settings.steps or settings.minutes:
+        model, after = _heal(model, cache, before, seconds * left / full, settings, say, progress)
     figures = {
         "gmac_before": round(full / 1e9, 4),
         "gmac_after": round(left / 1e9, 4),
         "share": round(left / full, 4),
         "parameters_before": sum(p.numel() for p in source.parameters()),
         "parameters_after": sum(p.numel() for p in model.parameters()),
-        "iou_pruned": round(before, 6),
-        "iou_healed": round(after, 6),
-        "pictures": len(pictures),
-        "held_out": len(held_out),
+        "iou_pruned": round(before["val_iou"], 6),
+        "iou_healed": round(after["val_iou"], 6),
+        "mae_pruned": round(before["val_mae"], 6),
+        "mae_healed": round(after["val_mae"], 6),
+        "pictures": len(training),
+        "held_out": len(checked),
         "widths": {stage: [target.stage(stage).mid, target.stage(stage).out] for stage, _, _ in STAGES},
     }
     return model, figures
@@ -218,50 +215,56 @@ def shrink(
 
 def _heal(
     model: U2Net,
-    teacher: U2Net,
-    pictures: Sequence[ByteArray],
-    held_out: Sequence[ByteArray],
-    reference: Sequence[npt.NDArray[np.bool_]],
-    start: float,
+    cache: Cache,
+    start: dict[str, float],
+    seconds: float,
     settings: ShrinkSettings,
     say: Callable[[str], None],
     progress: Callable[[str, int, int], None],
-) -> tuple[U2Net, float]:
-    """The best of `model`'s states on `held_out` while it is taught `teacher`'s maps, and its mean IoU."""
-    rng = np.random.default_rng(settings.seed)
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.lr)
-    sizes = _sizes(model.config, len(pictures[0]))
-    weights = LossWeights()
-    best, reached = copy.deepcopy(model), start
-    every = max(1, settings.steps // VALIDATIONS)
-    began = time.monotonic()
-    for step in range(settings.steps):
-        chosen = rng.choice(len(pictures), min(settings.batch, len(pictures)), replace=False)
-        size = int(rng.choice(sizes))
-        rate = settings.lr * min(1.0, (step + 1) / 10, (settings.steps - step) / (0.7 * settings.steps))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        model.eval()  # batch norm keeps its statistics
-        optimizer.zero_grad()
-        # One by one: batch norm is frozen, so the gradient is a batch's, and the memory that of one picture.
-        for x in _resized(_batches([pictures[index] for index in chosen], 1), size):
-            x = x.flip(-1) if rng.random() < 0.5 else x
-            loss = distillation_loss(model.native_logits(x), _targets(teacher, x), weights)["total"]
-            (loss / len(chosen)).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
-        optimizer.step()
-        progress("healing", step + 1, settings.steps)
-        if step == 2:
-            minutes = (time.monotonic() - began) / 3 * settings.steps / 60
-            say(
-                f"healing: {settings.steps} steps, about {minutes:.1f} minutes here; --steps makes it longer or shorter"
+) -> tuple[U2Net, dict[str, float]]:
+    """`model` taught the maps of `cache`, or as it was where that gave nothing, and what `validate` says of it.
+
+    `seconds` is what a picture of full size takes, forwards and backwards.
+    """
+    sizes = _sizes(model.config, cache.size)
+    pixels = float(np.mean([(size / cache.size) ** 2 for size in sizes]))
+    minutes = settings.minutes or settings.steps * settings.batch * seconds * pixels / 60
+    length = "" if settings.minutes else f"{settings.steps} steps of {settings.batch} pictures, "
+    say(f"healing: {length}about {minutes:.1f} minutes here; --steps or --minutes make it longer or shorter")
+    how = TrainSettings(
+        steps=max(1, settings.steps),
+        minutes=settings.minutes,
+        batch=settings.batch,
+        lr=settings.lr,
+        warmup=10,
+        decay=0.7,
+        ema=0.95,  # of so few steps the last twenty
+        seed=settings.seed,
+        sizes=sizes,
+        precision="fp32",
+        frozen=True,  # small batches say little of the statistics
+        threads=settings.threads,
+        holdout=settings.check,
+        validate_every=max(1, settings.steps // 2),
+        save_every=10**9,  # at its end
+        augmentation=replace(PLAIN, flip=0.5, crop=0.3),
+    )
+    with tempfile.TemporaryDirectory(prefix="healing-") as folder:
+        alone = Ranks(0, 1, torch.device("cpu"))
+        try:
+            taught = copy.deepcopy(model)
+            found = train(
+                taught, cache, Path(folder), how, alone, say, lambda d: progress("healing", int(1000 * d), 1000)
             )
-        if (step + 1) % every == 0 or step + 1 == settings.steps:
-            found = _agreement(model, held_out, reference)
-            if found > reached:
-                best, reached = copy.deepcopy(model), found
-    say(f"healed: mean IoU {reached:.4f}")
-    return best.eval(), reached
+        except QualityError as error:
+            say(f"not healed, the pruned network stays: {error}")
+            return model.eval(), start
+        healed = load_checkpoint(Path(folder) / "weights.safetensors")
+    if (found["val_iou"], -found["val_mae"]) <= (start["val_iou"], -start["val_mae"]):
+        say("healing gave nothing: the pruned network stays")
+        return model.eval(), start
+    say(f"healed: mean IoU {found['val_iou']:.4f}")
+    return healed.eval(), found
 
 
 def shrink_file(
@@ -298,14 +301,14 @@ def shrink_file(
     source = load_checkpoint(weights)
     side = source.config.size
 
-    def prepared(images: Sequence[ByteArray]) -> list[ByteArray]:
-        return [np.floor(resize_for_network(image, side) + np.float32(0.5)).astype(np.uint8) for image in images]
-
+    chosen = joined(split.calibration, split.check)
+    small = np.empty((len(chosen), side, side, 3), np.uint8)
+    for row, image in enumerate(chosen):
+        small[row] = np.floor(resize_for_network(image, side) + np.float32(0.5)).astype(np.uint8)
+        progress("reading pictures", row + 1, len(chosen))
     shape = read_shape(widths) if widths else None
     name = shape.name if shape else f"{source.config.name}-{settings.share:g}"
-    model, figures = shrink(
-        source, prepared(split.calibration), prepared(split.check), settings, name, shape, say, progress
-    )
+    model, figures = shrink(source, chosen.names, small, settings, name, shape, say, progress)
     save_checkpoint(model, target_file)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform != "darwin" else 1 << 30)
     say(f"at most {memory:.1f} GB of memory")
@@ -313,7 +316,7 @@ def shrink_file(
         target_file,
         stage="prune",
         settings=recorded,
-        inputs=inputs | {"pictures": split.calibration.sha256(), "check": split.check.sha256()},
+        inputs=inputs | {"pictures": sha256_bytes(small.tobytes())},
         figures=figures,
         libraries=LIBRARIES,
         request=request,

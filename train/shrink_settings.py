@@ -16,17 +16,24 @@ class ShrinkSettings:
     """How much goes, and how long is healed."""
 
     share: Annotated[float, Doc("of the multiplications that stays")] = 0.5  # half the time for a few points of IoU
-    steps: Annotated[int, Doc("of healing; 0 leaves it out")] = 150  # most of what is lost comes back within a hundred
-    count: Annotated[int, Doc("pictures to rank and heal on")] = 160  # more change the ranking little
+    steps: Annotated[int, Doc("of healing; 0 leaves it out")] = 60  # most of what comes back does so within these
+    minutes: Annotated[float, Doc("heal by the clock instead of by steps")] = 0.0  # steps give the same bytes twice
+    count: Annotated[int, Doc("pictures to rank and heal on")] = 96  # healing shows each two or three times
     check: Annotated[int, Doc("pictures to measure on, held out of the same folder")] = 24  # a mean to about 0.01
     batch: Annotated[int, Doc("pictures in a step of healing")] = 4  # batch norm is frozen, so few will do
     lr: float = 3e-4  # Adam's peak; a higher one unlearns more than it teaches in so few steps
     ranking: int = 16  # pictures that channels are ranked on, one at a time
     seed: Annotated[int, Doc("which pictures, and in which order")] = 0  # any
-    threads: Annotated[int, Doc("of torch")] = 2  # what most machines have to spare
+    threads: Annotated[int, Doc("of torch")] = 1  # beside other work two wait for each other, ten times as long
 
     def __post_init__(self) -> None:
         if not 0.05 <= self.share <= 1:
             raise ConfigError(f"--share must be 0.05 to 1, got {self.share:g}")
-        if self.steps < 0 or min(self.count, self.check, self.batch, self.ranking, self.threads) < 1 or self.lr <= 0:
-            raise ConfigError("--count, --check, --batch and --threads must be at least 1, --steps at least 0")
+        if (
+            min(self.steps, self.minutes) < 0
+            or min(self.count, self.check, self.batch, self.ranking, self.threads) < 1
+            or self.lr <= 0
+        ):
+            raise ConfigError(
+                "--count, --check, --batch and --threads must be at least 1, --steps and --minutes at least 0"
+            )

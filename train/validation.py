@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from u2net.errors import DataError
+from u2net.files import write_bytes
 from u2net.network.model import U2Net
 
 from .cache import Cache
 from .forward import memory_format, normalise_batch
 
-__all__ = ["fit_temperature", "held_out", "map_sides", "scale_logits", "validate"]
+__all__ = ["copy_held_out", "fit_temperature", "held_out", "map_sides", "scale_logits", "validate"]
 
 
 def held_out(cache: Cache, holdout: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -33,6 +35,19 @@ def held_out(cache: Cache, holdout: int) -> tuple[npt.NDArray[np.intp], npt.NDAr
     if not len(training) or not len(validation):
         raise DataError(f"{cache.folder}: too few pictures ({int(done.sum())}) to hold any out; give at least 4")
     return training, validation
+
+
+def copy_held_out(data: Path, cache: Cache, holdout: int, folder: Path) -> None:
+    """Copy the pictures of `data` that are never trained on, with their masks, to `folder`/images and /masks."""
+    from datasets.folder import PairFolder  # not above: `train.run` must do without what reads pictures
+
+    _, rows = held_out(cache, holdout)
+    stems = {cache.stems[row] for row in rows}
+    for record in PairFolder(data):
+        if record.stem in stems:
+            for name, path in (("images", record.image_path), ("masks", record.mask_path)):
+                (folder / name).mkdir(parents=True, exist_ok=True)
+                write_bytes(folder / name / path.name, path.read_bytes())
 
 
 def _halved(side: int, times: int) -> int:

@@ -566,7 +566,11 @@ def test_finetuning_on_a_folder_of_pictures_and_masks(
     common = ["--config", str(settings), "--start", str(tmp_path / "start.safetensors"), "--json"]
     assert main(["finetune", *common, "--data", str(pairs), "--out", str(tmp_path / "run")]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert 0 <= result["val_iou"] <= 1
+    assert 0 <= result["val_iou"] <= 1 and result["against"] == "agreement with the truth"
+    kept_out = {p.stem for p in (tmp_path / "run" / "held-out" / "images").iterdir()}
+    assert len(kept_out) == 4 and kept_out == {p.stem for p in (tmp_path / "run" / "held-out" / "masks").iterdir()}
+    cache = Cache.open(tmp_path / "run" / "cache")
+    assert kept_out.isdisjoint(cache.stems[row] for row in held_out(cache, 4)[0]), "none that is trained on"
     assert {p.name for p in (tmp_path / "run").iterdir()} >= {"weights.safetensors", "state.pt", "log.csv", "curve.svg"}
     assert load_checkpoint(tmp_path / "run" / "weights.safetensors").config.widths == TINY.widths
     assert main(["finetune", *common, "--data", str(pairs / "images"), "--out", str(tmp_path / "none")]) == 1
