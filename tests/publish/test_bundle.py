@@ -230,7 +230,7 @@ def test_the_published_demo_works_as_served(chromium: Browser, bundle: Path, ser
     with chromium.new_context(accept_downloads=True) as context:
         page = context.new_page()
         page.goto(f"{served.origin}/models/{bundle.name}/demo/")
-        page.locator("html[data-state=ready]").wait_for(timeout=60_000, state="attached")
+        page.locator("#load-text", has_text="works offline").wait_for(timeout=60_000, state="attached")
         assert "lite, int8" in (page.text_content("#engine-facts") or "")
         choose(page, picture(image))
         name, data = downloaded(page)

@@ -445,6 +445,10 @@ def test_repair_with_the_mouse(context: BrowserContext, host: WebHost) -> None:
     before = pixels(downloaded(page)[1])[..., 3]
     assert before[35, 35] > 128
     page.get_by_role("button", name="Repair photo.png").click()
+    page.locator("#repair-done").click()
+    page.locator(".card.done .detail").wait_for()
+    assert "repaired" not in page.locator(".detail").inner_text(), "nothing was changed"
+    page.get_by_role("button", name="Repair photo.png").click()
     page.locator("#follow").uncheck()
     page.locator(".card .stage").hover()
     page.mouse.wheel(0, -200)

@@ -16,7 +16,7 @@ import { describe } from "./words.js";
 const input = byId<HTMLInputElement>("files");
 const cards: Card[] = [];
 const traffic = watchTraffic();
-const repair = new RepairTool((text) => announce(text));
+const repair = new RepairTool(announce);
 let remover: Remover | undefined;
 let working = false;
 
@@ -80,18 +80,20 @@ function add(files: Iterable<File>): void {
 function startRepair(card: Card): void {
   card.showFrame(true);
   card.showStage(true);
-  repair.open(card, (data, changed) => {
+  repair.open(card, (data) => {
     card.element.classList.remove("repairing");
     card.showStage();
     card.showFrame();
     if (!cards.includes(card)) return;
-    if (changed) {
+    if (data) {
       card.matte = { ...card.matte!, data };
       card.isRepaired = true;
       again([card]);
-    } else announce("Nothing was changed.");
-    card.find(".stage").focus();
+    }
+    showWork();
+    if (!repair.card) card.find(".stage").focus();
   });
+  showWork();
 }
 
 /** Make these once more, for they are to look otherwise. */
@@ -146,7 +148,7 @@ function showWork(): void {
   const ready = cards.filter((card) => card.base).length;
   const all = byId<HTMLButtonElement>("all");
   all.hidden = cards.length < 2;
-  all.disabled = !ready || cards.some((card) => !card.isFinished);
+  all.disabled = !ready || repair.card !== undefined || cards.some((card) => !card.isFinished);
   all.textContent = ready > 1 ? `Download all ${ready}` : "Download";
   listPictures(cards);
 }

@@ -24,7 +24,7 @@ const SAID: Partial<Record<Task["type"], [string, string]>> = {
   keep: ["Only this subject is left.", "There is no other than this one, or nothing at this place."],
 };
 
-type OnDone = (data: Uint8Array<ArrayBuffer>, changed: boolean) => void;
+type OnDone = (data?: Uint8Array<ArrayBuffer>) => void;
 
 export class RepairTool {
   #worker?: Worker;
@@ -32,8 +32,8 @@ export class RepairTool {
   #onDone?: OnDone;
   readonly #closing: OnDone[] = [];
 
-  /** `announce` is told what was done, and what went wrong. */
-  constructor(readonly announce: (text: string) => void) {
+  /** `announce` is told what was done, and what went wrong, which is to be seen, too. */
+  constructor(readonly announce: (text: string, visibly?: boolean) => void) {
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("change", () => this.#showTool());
     size.addEventListener("input", () => this.#showTool());
@@ -48,10 +48,15 @@ export class RepairTool {
     if (this.#worker) return;
     this.#worker = new Worker(new URL("./repair.js", import.meta.url), { type: "module", name: "repair" });
     this.#worker.onmessage = ({ data }: MessageEvent<Report>) => this.#hear(data);
-    this.#worker.onerror = (event) => this.announce(`Repairs cannot be made here: ${event.message || "the worker did not start"}.`);
+    this.#worker.onerror = (event) => {
+      this.close();
+      this.#worker = undefined; // the next repair gets another
+      for (const onDone of this.#closing.splice(0)) onDone();
+      this.announce(`The repair failed: ${event.message || "its worker could not be started"}.`, true);
+    };
   }
 
-  /** Begin with a card that has a matte; `onDone` gets it back, and whether anything was changed. */
+  /** Begin with a card that has a matte; `onDone` gets it back where it was changed. */
   open(card: Card, onDone: OnDone): void {
     this.prepare();
     this.close();
@@ -91,8 +96,10 @@ export class RepairTool {
   }
 
   #hear(report: Report): void {
-    if (report.type === "failed") this.announce(`The repair failed: ${report.message}.`);
-    else if (report.type === "closed") this.#closing.shift()?.(report.data, report.changed);
+    if (report.type === "failed") {
+      this.announce(`The repair failed: ${report.message}.`, true);
+      this.close();
+    } else if (report.type === "closed") this.#closing.shift()?.(report.data);
     else {
       const said = SAID[report.by]?.[report.found ? 0 : 1];
       if (said) this.announce(said);

@@ -14,7 +14,8 @@ export type Task =
 /** After each task that may have changed the matte. */
 export type Report =
   | { type: "changed"; by: Task["type"]; found: boolean; canUndo: boolean; canRedo: boolean }
-  | { type: "closed"; data: Uint8Array<ArrayBuffer>; changed: boolean }
+  /** With the matte where it was changed. */
+  | { type: "closed"; data?: Uint8Array<ArrayBuffer> }
   | { type: "failed"; message: string };
 
 const CANVAS_PIXELS = 16_777_216; // of Safari on phones; of larger pictures less is shown, and all is repaired
@@ -36,7 +37,10 @@ async function work(task: Task): Promise<void> {
     report(task.type, true);
     return;
   }
-  if (!bench) return;
+  if (!bench) {
+    if (task.type === "close") scope.postMessage({ type: "closed" }); // it could not be opened
+    return;
+  }
   const { matte } = bench;
   switch (task.type) {
     case "begin":
@@ -57,7 +61,7 @@ async function work(task: Task): Promise<void> {
     case "fill": bench.shown(task.type, matte.fillHoles()); break;
     case "keep": bench.shown(task.type, matte.keepOnly(task.at)); break;
     case "close":
-      scope.postMessage({ type: "closed", data: matte.data, changed: matte.canUndo }, [matte.data.buffer]);
+      scope.postMessage({ type: "closed", data: matte.canUndo ? matte.data : undefined }, matte.canUndo ? [matte.data.buffer] : []);
       bench.bitmap.close();
       bench = undefined;
   }
