@@ -93,7 +93,7 @@ def quantize(
     already says what is asked for is left as it is.
 
     Further commands: sensitivity (what each layer costs), ablation (what each pass brings), compare (beside the usual
-    tools), trust (what the verdict says beside what is true).
+    tools), trust (what the verdict says beside what is true), outliers (where masks agree least, and why).
     """
     from .stage import quantize_file
 
@@ -201,6 +201,31 @@ def trust(
     settings = QuantizeSettings("refit" if fast else "learned", check_count=check, threads=threads)
     with progress() as report:
         rows, table = measure(model, calib, data, domain, settings, report, out and out.with_suffix(".json"))
+    _write_tables(rows, table, out)
+
+
+@application.command(
+    examples="u2net quantize outliers build/small/fp32.onnx build/small/int8.onnx --data others/ --out outliers"
+)
+def outliers(
+    model: Model,
+    int8: Annotated[Path, typer.Argument(metavar="INT8.onnx", help="what was made of it")],
+    data: Data = None,
+    count: Annotated[
+        int, typer.Option(metavar="N", help="pictures to measure on", rich_help_panel="Pictures", min=1)
+    ] = 300,
+    worst: Annotated[int, typer.Option(metavar="N", help="of them to show", min=1)] = 12,
+    out: Tables = None,
+    threads: Threads = 2,
+) -> None:
+    """Show the pictures on which int8 masks agree least with float, and how certain the float masks were.
+
+    A float mask that changes as much when the threshold moves from 0.45 to 0.55 is no fault of the quantization.
+    """
+    from .outliers import outliers as measure
+
+    with progress() as report:
+        rows, table = measure(model, int8, data, count, worst, threads, report)
     _write_tables(rows, table, out)
 
 
