@@ -162,7 +162,7 @@ tests/publish/transformers_js/node_modules/.package-lock.json: tests/publish/tra
 SHARES ?= 0.75 0.5 0.35
 prune: quantize ## what shares of the multiplications cost in masks, gain in time and bytes → build/NAME/prune.svg
 	for share in $(SHARES); do $(MAKE) export quantize MODEL=$(MODEL) WEIGHTS=$(WEIGHTS) NAME=$(NAME)-$$share PRUNE=$$share || exit 1; done
-	$(PY) -m eval shares $(BUILD)/int8.u2e $(SHARES:%=$(BUILD)-%/int8.u2e) $(if $(CALIB),--data $(CALIB)) --out $(BUILD)/prune
+	$(PY) -m eval shares $(BUILD)/int8.u2e $(SHARES:%=$(BUILD)-%/int8.u2e) $(if $(EVAL)$(CALIB),--data $(or $(EVAL:%=%/images),$(CALIB))) --out $(BUILD)/prune
 
 sensitivity: export ## what each layer costs in masks when it becomes int8
 	$(PY) -m quantize sensitivity $(BUILD)/fp32.onnx $(if $(CALIB),--calib $(CALIB)) --out $(BUILD)/sensitivity

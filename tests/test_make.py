@@ -69,3 +69,11 @@ def test_finetuning_on_nothing_says_what_it_wants(words: tuple[str, ...]) -> Non
         ["make", *STANDING, "finetune", *words], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode and "say DATA=FOLDER" in done.stderr
+
+
+def test_the_curve_of_shares_is_measured_on_pictures_that_nothing_was_taught_on(tmp_path: Path) -> None:
+    (tmp_path / "own.pth").touch()
+    words = ("MODEL=lite", f"WEIGHTS={tmp_path}/own.pth", "SHARES=0.5", "CALIB=photographs", "EVAL=others")
+    name, shares = recipe("prune", *words)[-1]
+    assert name == "eval shares" and shares["data"] == Path("others/images")
+    assert shares["models"] == [Path("build/lite/int8.u2e"), Path("build/lite-0.5/int8.u2e")]
