@@ -94,6 +94,7 @@ class TrainSettings:
     sizes: tuple[int, ...] = (320,)  # input sides in pixels, drawn per step: several make the student scale-proof
     precision: str = "auto"  # "fp32", "bf16", "fp16" (older GPUs); auto is bf16 on GPUs that have it, else fp32
     frozen: bool = False  # batch norm keeps its statistics: for few pictures and small batches
+    at_once: int = 0  # pictures of a batch in memory, where frozen; 0 is all: fewer suit a processor, all a GPU
     threads: int = 1  # per process; on a busy CPU two processes of one thread beat two threads that wait for each other
     holdout: int = 160  # pictures kept out of training to validate on, at most a quarter of all
     validate_every: int = 250  # steps
@@ -107,6 +108,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.lr <= 0 or not 0 <= self.decay <= 1 or not 0 <= self.ema < 1:
             raise ConfigError("steps, batch and lr must be positive, decay in [0, 1] and ema in [0, 1)")
+        if self.at_once < 0 or (self.at_once and not self.frozen):
+            raise ConfigError("at_once must not be negative, and needs frozen = true: batch norm would see parts")
         if self.minutes < 0:
             raise ConfigError("minutes must not be negative")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
@@ -403,18 +406,23 @@ def train(
         lr = rate(settings, step, part)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        x = normalise_batch(batch.pictures).contiguous(memory_format=layout)
-        with torch.autocast(device.type, dtype) if dtype else nullcontext():
-            logits, outputs = student(x)
-            with torch.no_grad():
-                wanted = teacher.stage_outputs(x, FEATURE_STAGES[-1]) if teacher is not None else {}
-        targets = side_targets(batch.maps, map_sides(model, size))
-        terms = distillation_loss(tuple(z.float() for z in logits), targets, settings.loss)
-        if wanted:
-            terms["features"] = feature_loss(outputs, wanted)
-            terms["total"] = terms["total"] + settings.loss.features * terms["features"]
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(terms["total"]).backward()
+        for start_at in range(0, share, settings.at_once or share):
+            part_of = slice(start_at, start_at + (settings.at_once or share))
+            x = normalise_batch(batch.pictures[part_of]).contiguous(memory_format=layout)
+            with torch.autocast(device.type, dtype) if dtype else nullcontext():
+                logits, outputs = student(x)
+                with torch.no_grad():
+                    wanted = teacher.stage_outputs(x, FEATURE_STAGES[-1]) if teacher is not None else {}
+            targets = side_targets(batch.maps[part_of], map_sides(model, size))
+            terms = distillation_loss(tuple(z.float() for z in logits), targets, settings.loss)
+            if wanted:
+                terms["features"] = feature_loss(outputs, wanted)
+                terms["total"] = terms["total"] + settings.loss.features * terms["features"]
+            weight = len(x) / share
+            scaler.scale(terms["total"] * weight).backward()
+            for name, value in terms.items():  # nothing waits for the device here
+                running[name] = running.get(name, torch.zeros((), device=device)) + value.detach() * weight
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
         scaler.step(optimizer)
@@ -423,8 +431,6 @@ def train(
         _average(average, model, min(settings.ema, (step + 1) / (step + 10)))
         step, counted = step + 1, counted + 1
         done.append(part)
-        for name, value in terms.items():  # nothing waits for the device here
-            running[name] = running.get(name, torch.zeros((), device=device)) + value.detach()
         tick(part)
     if me.first and not latest:  # a run that was over already
         latest = validate(average, cache, validation, device)

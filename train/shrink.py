@@ -9,8 +9,9 @@ Notable choices:
 - **whole channels only**: zeros scattered in the weights make no kernel faster (see docs/training.md for the figure);
 - **healing** is the training loop (`loop.py`), taught the whole network's own maps of the given pictures: masks are not
   needed, and each map is computed once. Batch norm has just been given true statistics, which brings most of what is
-  lost back, and keeps them, so batches may be small; pictures are small too, which makes a step several times as cheap.
-  Where the end is no better than the start on held-out pictures, the start stays;
+  lost back, and keeps them, so batches may be small; pictures are small too, which makes a step several times as cheap,
+  and go through one at a time, in the memory of one. Where the end is no better than the start on held-out pictures,
+  the start stays;
 - **what it costs** is said before it begins, out of the time that ranking took.
 """
 
@@ -243,6 +244,7 @@ def _heal(
         sizes=sizes,
         precision="fp32",
         frozen=True,  # small batches say little of the statistics
+        at_once=1,
         threads=settings.threads,
         holdout=settings.check,
         validate_every=max(1, settings.steps // 2),

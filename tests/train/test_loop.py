@@ -318,6 +318,25 @@ def test_training_learns_the_discs(cache: Cache, tmp_path: Path) -> None:
     assert after["val_iou"] > 0.7
 
 
+def test_a_batch_in_parts_teaches_the_same(cache: Cache, tmp_path: Path) -> None:
+    """But for the weight of edges, which is each part's own."""
+    whole = replace(QUICK, steps=3, frozen=True, loss=LossWeights(edge=0))
+    found = {}
+    for at_once in (0, 1, 3):
+        out = tmp_path / str(at_once)
+        train(tiny(1), cache, out, replace(whole, at_once=at_once), ALONE, say=lambda _: None)
+        found[at_once] = torch.load(out / "state.pt", weights_only=True)["model"]
+    start = tiny(1).state_dict()
+    assert any(
+        (start[name] - value).abs().max() > 1e-3 for name, value in found[0].items() if value.is_floating_point()
+    )
+    for at_once in (1, 3):
+        for name, value in found[0].items():
+            torch.testing.assert_close(found[at_once][name], value, atol=1e-4, rtol=1e-3, msg=name)
+    with pytest.raises(ConfigError, match="needs frozen"):
+        replace(QUICK, at_once=1)
+
+
 def test_other_settings_do_not_continue_a_run_but_more_steps_do(cache: Cache, tmp_path: Path) -> None:
     train(tiny(1), cache, tmp_path, replace(QUICK, steps=3), ALONE, say=lambda _: None)
     with pytest.raises(ConfigError, match="other settings"):
