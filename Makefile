@@ -179,6 +179,7 @@ bench: quantize web $(NODE) chromium | $(DEV) ## speed of the metrics, the runne
 	$(PY) -m eval engines $(BUILD)/latency.json
 	$(PY) -m engine profile $(BUILD)/int8.u2e
 	$(PY) -m tests.web.first_mask $(BUILD)
+	$(PY) -m tests.web.test_overhead
 	$(PY) -m eval throughput --model $(BUILD)/int8.onnx
 	$(PY) -m eval edges --model $(BUILD)/int8.onnx
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from pathlib import Path
 
 import numpy as np
@@ -69,14 +68,6 @@ def test_scenes_are_the_same_on_every_machine(index: int) -> None:
     cells, share = fingerprint(SyntheticSet(index + 1, 0, SIZE)[index])
     assert np.abs(np.subtract(cells, GOLDEN[index][0])).max() <= 1
     assert abs(share - GOLDEN[index][1]) <= 1
-
-
-def test_many_scenes_a_second() -> None:
-    scenes = SyntheticSet(100)
-    start = time.process_time()
-    for scene in scenes[:15]:
-        assert scene.rgb.shape == (360, 480, 3)
-    assert (time.process_time() - start) / 15 < 0.25  # 0.09 on an idle core; the bar is loose for shared machines
 
 
 def test_subjects_cover_what_masks_cover() -> None:

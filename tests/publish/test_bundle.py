@@ -61,20 +61,15 @@ def publish(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def stages(web_dist: Path) -> list[str | Path]:
+def stages(web_dist: Path, lite_fp32: Path, lite_int8: Path) -> list[str | Path]:
     """What the stages before leave behind, made by their commands, and the options that say where."""
-    weights = ROOT / "u2net" / "weights" / "lite.safetensors"
-    folder = BUILD / "lite"
-    fp32, int8, packed, report = folder / "fp32.onnx", folder / "int8.onnx", folder / "int8.u2e", BUILD / "report"
+    packed, report = lite_int8.with_suffix(".u2e"), BUILD / "report"
     python = (sys.executable, "-m")
-    options: tuple[str | Path, ...] = ("--model", "lite", "--weights", weights, "--fp16", "--parity-count", "1")
-    run_once(fp32, [weights], *python, "export", *options, "--out", fp32)
-    run_once(int8, [fp32], *python, "quantize", fp32, "--fast", "--count", "8", "--check", "32", "--out", int8)
-    run_once(packed, [int8], *python, "engine", int8, "--count", "1", "--out", packed)
+    run_once(packed, [lite_int8], *python, "engine", lite_int8, "--count", "1", "--out", packed)
     options = ("--no-latency", "--limit", "4", "--workers", "1", "--out", report)
-    run_once(report / "report.html", [int8], *python, "eval", fp32, int8, *options)
+    run_once(report / "report.html", [lite_int8], *python, "eval", lite_fp32, lite_int8, *options)
     (BUILD / "policy.toml").write_text(POLICY)
-    return ["--model", "lite", "--build", BUILD, "--report", report, "--brotli-quality", "3"]
+    return ["--model", "lite", "--build", BUILT, "--report", report, "--brotli-quality", "3"]
 
 
 def make(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -108,7 +103,7 @@ def bundle(stages: list[str | Path], tmp_path_factory: pytest.TempPathFactory) -
     result = make(
         "publish",
         "MODEL=lite",
-        f"BUILD={BUILD / 'lite'}",
+        f"BUILD={BUILT / 'lite'}",
         f"REPORT={BUILD / 'report'}",
         f"POLICY={BUILD / 'policy.toml'}",
         f"DIST={os.path.relpath(out, ROOT)}",

@@ -42,21 +42,21 @@ def _ours(model: Path, photograph: Path) -> np.ndarray:
 
 
 def test_transformers_js_runs_the_code_of_the_readme(
-    small_fp32: Path, small_int8: Path, photograph: Path, tmp_path: Path
+    lite_fp32: Path, lite_int8: Path, photograph: Path, tmp_path: Path
 ) -> None:
     """The README's own lines, with the folder on this disk instead of the hub; for every file that it lists."""
     node = shutil.which("node")
     if node is None or not (ORACLE / "node_modules").is_dir():
         pytest.skip("needs Node and `npm ci` in tests/publish/transformers_js")
-    models = {"fp32": small_fp32, "int8": small_int8}
-    folder = tmp_path / "YOUR-NAME" / "u2net-small"
-    write_huggingface_folder(folder, "u2net-small", models, 320, "# A card")
+    models = {"fp32": lite_fp32, "int8": lite_int8}
+    folder = tmp_path / "YOUR-NAME" / "u2net-lite"
+    write_huggingface_folder(folder, "u2net-lite", models, 320, "# A card")
     readme = (folder / "README.md").read_text()
     [code] = re.findall(r"^```js\n(.*?)^```", readme, flags=re.S | re.M)
     listed = dict(re.findall(r"^\| `(\w+)` \| `(onnx/[\w.]+)` \|", readme, flags=re.M))
     assert {folder / path for path in listed.values()} == set((folder / "onnx").iterdir())
     assert 'dtype: "q8"' in code
-    for dtype, model in (("q8", small_int8), ("fp32", small_fp32)):
+    for dtype, model in (("q8", lite_int8), ("fp32", lite_fp32)):
         assert dtype in listed
         out = tmp_path / f"{dtype}.png"
         local = f"env.allowRemoteModels = false; env.localModelPath = {json.dumps(str(tmp_path))};\n"

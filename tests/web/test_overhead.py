@@ -1,9 +1,9 @@
 """What everything but the network costs in the browser: time, memory, bytes.
 
-    python -m tests.web.test_overhead        # the figures, part by part
+    python -m tests.web.test_overhead        # the times, part by part, and whether they keep their budgets (make bench)
 
 The machine may be doing other things, so the best of a few runs counts, by the wall clock or by the processor time that
-the renderer's threads used.
+the renderer's threads used. Times are measured, not tested: a busy machine must not fail a test.
 """
 
 # ruff: noqa: F811 – pytest's fixtures are imported and then named as parameters
@@ -11,12 +11,10 @@ the renderer's threads used.
 from __future__ import annotations
 
 import base64
-import gzip
 import io
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,10 +41,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("web")]
 
 BUDGET_MS = {("12 MP", "png"): 2000, ("12 MP", "webp"): 1200, ("1 MP", "png"): 200, ("1 MP", "webp"): 200}
 PEAK_BYTES = 700e6
-FIRST_VISIT_GZIP_BYTES = 6_000_000  # engine 3.7 MB, model in float 1.8 MB, page 0.13 MB; int8 and brotli make it 2.9 MB
-# Two test processes share the machine's caches and the halves of its cores: a ceiling against regressions. What a quiet
-# machine measures, against the budgets as they are, is in docs/web.md.
-SHARED_MACHINE = 2.5
 RUNS = 8
 
 
@@ -84,8 +78,8 @@ def renderers(browser: Browser) -> list[int]:
     return found
 
 
-def measure(page: Page, data: bytes, output: str, runs: int, budget_ms: float = 0) -> dict[str, float]:
-    """Timings of the cheapest of at most `runs` runs; stops early once one is within the budget.
+def measure(page: Page, data: bytes, output: str, runs: int) -> dict[str, float]:
+    """Timings of the cheapest of `runs` runs.
 
     `overheadMs` is the wall-clock time of everything but inference. `processorMs` is what the renderer's threads used
     together, inference included, which a busy machine does not stretch as it stretches the wall clock.
@@ -117,8 +111,6 @@ def measure(page: Page, data: bytes, output: str, runs: int, budget_ms: float = 
         answer["overheadMs"] = answer["totalMs"] - answer["inferenceMs"] - answer["secondLookMs"]
         if not best or answer["processorMs"] < best["processorMs"]:
             best = answer
-        if min(best["overheadMs"], best["processorMs"]) <= budget_ms:
-            break
     return best
 
 
@@ -127,27 +119,10 @@ def show(name: str, timings: dict[str, float]) -> str:
     return f"{name}: {parts} ms, {timings['bytes']:,.0f} bytes"
 
 
-@pytest.fixture(scope="module")
-def page(chromium: Browser, tiny_bundle: Path) -> Iterator[Page]:
-    with host_of(tiny_bundle) as host, chromium.new_context() as context:
-        page = context.new_page()
-        page.goto(f"{host.origin}/app/")
-        yield page
-
-
 PICTURES: dict[str, Callable[[], bytes]] = {
     "12 MP": lambda: photograph(4000, 3000),
     "1 MP": lambda: photograph(1155, 866),
 }
-
-
-@pytest.mark.parametrize("size", ["1 MP", "12 MP"])
-def test_overhead(page: Page, size: str) -> None:
-    data = PICTURES[size]()
-    for output in ("png", "webp"):
-        best = measure(page, data, output, RUNS, BUDGET_MS[size, output])
-        print(show(f"{size} {output}", best))
-        assert min(best["overheadMs"], best["processorMs"]) <= BUDGET_MS[size, output] * SHARED_MACHINE
 
 
 def test_warming_up_ends_with_the_first_picture(chromium: Browser, tiny_bundle: Path) -> None:
@@ -191,7 +166,7 @@ def renderer_memory(browser: Browser) -> tuple[float, float]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory(launch: Callable[..., Browser], real_bundle: Path) -> None:
-    """12 MP, out as PNG and WebP, peaks under 700 MB, engine and model included; ten more leave nothing behind."""
+    """12 MP, out as PNG and WebP, peaks under 700 MB, engine and model included; more leave nothing behind."""
     browser = launch("--disable-gpu", "--js-flags=--expose-gc")
     try:
         with host_of(real_bundle) as host, browser.new_context() as context:
@@ -201,38 +176,26 @@ def test_memory(launch: Callable[..., Browser], real_bundle: Path) -> None:
             for output in ("png", "webp"):
                 measure(page, large, output, 1)
             peak = renderer_memory(browser)[1]
-            resident = []  # after each picture; garbage comes and goes, so the least of five counts
-            for _ in range(15):
+            resident = []  # after each picture; garbage comes and goes, so the least of four counts
+            for _ in range(11):
                 measure(page, medium, "png", 1)
                 page.evaluate("() => globalThis.gc?.()")
                 resident.append(renderer_memory(browser)[0])
-            growth = min(resident[-5:]) - min(resident[:5])
+            growth = min(resident[-4:]) - min(resident[:4])
     finally:
         browser.close()
-    print(f"peak for 12 MP: {peak / 1e6:.0f} MB; growth over ten pictures: {growth / 1e6:+.1f} MB")
+    print(f"peak for 12 MP: {peak / 1e6:.0f} MB; growth over seven pictures: {growth / 1e6:+.1f} MB")
     assert 0 < peak <= PEAK_BYTES
-    assert growth < 40e6, "one copy of these pictures is 17 MB, and ten would be 170"
+    assert growth < 40e6, "one copy of these pictures is 17 MB, and seven would be 121"
 
 
-def test_first_visit_is_within_its_budget(web_dist: Path, real_bundle: Path) -> None:
-    """Page, package, engine and model, gzip: what a first visit downloads from a plain static host."""
-    manifest = json.loads((real_bundle / "manifest.json").read_text())
-    shell = [path for path in (web_dist / "demo-dist").rglob("*") if path.is_file() and path.name != "_headers"]
-    sizes = {"page": sum(len(gzip.compress(path.read_bytes(), 6)) for path in shell)}
-    for file in manifest["files"]:
-        key = f"{file['role']} {file['path']}"
-        sizes[key] = len(gzip.compress((real_bundle / file["path"]).read_bytes(), 6))
-    for key, size in sizes.items():
-        print(f"{size:>10,}  {key}")
-    print(f"{sum(sizes.values()):>10,}  in all, gzip")
-    assert sum(sizes.values()) <= FIRST_VISIT_GZIP_BYTES
-
-
-def main() -> None:
+def main() -> int:
+    """Print the times; 1 where one of `BUDGET_MS` is not kept."""
     from playwright.sync_api import sync_playwright
 
     from tests.support.web_browser import FLAGS, chromium_path
 
+    over = False
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=[*FLAGS, "--disable-gpu"])
         with host_of(probe_bundle("probe")) as host:
@@ -245,9 +208,14 @@ def main() -> None:
             for size, make in PICTURES.items():
                 data = make()
                 for output in ("png", "webp", "jpeg", "alpha"):
-                    print(show(f"{size} {output}", measure(page, data, output, RUNS)))
+                    best, budget = measure(page, data, output, RUNS), BUDGET_MS.get((size, output))
+                    late = budget is not None and min(best["overheadMs"], best["processorMs"]) > budget
+                    said = "" if budget is None else f"; budget {budget} ms{', NOT KEPT' if late else ''}"
+                    print(show(f"{size} {output}", best) + said)
+                    over |= late
         browser.close()
+    return int(over)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
