@@ -1,6 +1,6 @@
 """What a first visit costs: bytes to download, and the time from navigation to the first mask, in a fresh Chromium.
 
-    python -m tests.web.first_mask build/small-fast [ROUNDS]
+    python -m tests.web.first_mask build/small-fast [--out FILE.md]        # a part of make bench
 
 The demo until its sample is cut out, and the package alone with the model for its own engine and with the same int8
 model for onnxruntime-web, one after the other in turns. All comes from this machine, so that the time is that of the
@@ -24,6 +24,7 @@ import brotli
 from tests.support.web_browser import FLAGS, WEB, chromium_path, host_of, make_bundle
 from tests.support.web_host import ISOLATION, WebHost
 from tests.web.test_package import scene
+from u2net.files import write_bytes
 
 PAGE = """<!doctype html><title>first mask</title><script type="module">
 import {{ createRemover }} from '{package}';
@@ -41,6 +42,7 @@ WAYS = {
     "engine": ("/dist/index.js", ""),
     "onnxruntime": ("/pages/remover.js", ", worker: () => new Worker('/pages/worker.js', { type: 'module' })"),
 }
+ROUNDS = 7
 
 
 def first_mask_ms(bundle: Path, way: str) -> float:
@@ -111,8 +113,8 @@ def brotli_bytes(paths: list[Path]) -> int:
     return sum(len(brotli.compress(path.read_bytes(), quality=11, lgwin=24)) for path in paths)
 
 
-def main(built: Path, rounds: int = 5) -> None:
-    """Print bytes, both times and their ratio."""
+def main(built: Path, out: Path | None) -> None:
+    """Print the table, and write it to `out`."""
     bundles = {
         "engine": make_bundle("first-packed", "--u2e", built / "int8.u2e", "--reference", built / "fp32.onnx"),
         "onnxruntime": make_bundle(
@@ -121,26 +123,31 @@ def main(built: Path, rounds: int = 5) -> None:
     }
     times: dict[str, list[float]] = {way: [] for way in WAYS}
     visits, loads = [], []
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         visits.append(visit_demo(bundles["engine"]))
         loads.append(os.getloadavg()[0])
         for way, bundle in bundles.items():
             times[way].append(first_mask_ms(bundle, way))
     engine, runtime = (statistics.median(times[way]) for way in WAYS)
-    fetched = visits[0].fetched
-    print(f"first visit of the demo, brotli: {brotli_bytes(fetched):,} bytes in {len(fetched)} files")
-    walls, processor = [visit.wall_ms for visit in visits], statistics.median(visit.processor_ms for visit in visits)
-    print(
-        f"{built.name}, navigation to the demo's sample cut out: median {statistics.median(walls):,.0f} ms, least "
-        f"{min(walls):,.0f} ms of {rounds}, while the machine's load was {min(loads):.1f} to {max(loads):.1f}; "
-        f"processor time of all the browser's processes {processor:,.0f} ms"
-    )
     ratio = statistics.median(a / b for a, b in zip(times["engine"], times["onnxruntime"], strict=True))
-    print(
-        f"{built.name}, navigation to the first mask, {rounds} fresh browsers each: engine {engine:,.0f} ms, "
-        f"onnxruntime-web {runtime:,.0f} ms, ratio {ratio:.3f} (1/{1 / ratio:.1f})"
-    )
+    fetched, walls = visits[0].fetched, [visit.wall_ms for visit in visits]
+    rows = {
+        f"first visit of the demo, brotli, {len(fetched)} files": f"{brotli_bytes(fetched):,} bytes",
+        "navigation to the demo's sample cut out": f"{statistics.median(walls):,.0f} ms",
+        "the least of them": f"{min(walls):,.0f} ms",
+        "processor time of all the browser's processes": f"{statistics.median(v.processor_ms for v in visits):,.0f} ms",
+        "the package alone, navigation to the first mask": f"{engine:,.0f} ms",
+        "the same with onnxruntime-web": f"{runtime:,.0f} ms",
+        "ratio of neighbours": f"1/{1 / ratio:.1f}",
+        "load of the machine meanwhile": f"{min(loads):.1f} to {max(loads):.1f}",
+    }
+    head = [f"| {built.name}, medians of {ROUNDS} fresh browsers | |", "|---|---:|"]
+    table = "\n".join([*head, *(f"| {what} | {figure} |" for what, figure in rows.items())])
+    print(table)
+    if out is not None:
+        command = f"python -m tests.web.first_mask build/{built.name} --out {out.name}"
+        write_bytes(out, f"<!-- {command} -->\n{table}\n".encode())
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 5)
+    main(Path(sys.argv[1]), Path(sys.argv[3]) if sys.argv[2:3] == ["--out"] else None)
