@@ -159,6 +159,23 @@ def engines(
     result({"table": table.splitlines()}, table)
 
 
+@application.command(examples="u2net eval closeness build/report/report.json --out closeness.md")
+def closeness(
+    reports: Annotated[list[Path], typer.Argument(metavar="REPORT.json", help="made by `u2net eval`")],
+    *,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.md", help="write the table there")] = None,
+) -> None:
+    """One table of reports: how close each model's masks are to the first model's, and all of them to the truth."""
+    from u2net.files import write_bytes
+
+    from .closeness import closeness_table
+
+    table = closeness_table(reports)
+    if out is not None:
+        write_bytes(out, (table + "\n").encode())
+    result({"table": table.splitlines()}, table)
+
+
 def _named(settings: LatencySettings, backends: str) -> LatencySettings:
     return replace(settings, backends=tuple(filter(None, backends.split(","))))
 

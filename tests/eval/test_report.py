@@ -17,6 +17,7 @@ from PIL import Image
 
 from eval.baseline import Baseline
 from eval.changes import change_cells
+from eval.closeness import closeness_table
 from eval.gate import Breach, Verdict, judge_report, verdict_text
 from eval.latency.engines import EngineError, find_chromium
 from eval.measures import AGREEMENT, MEASURES
@@ -29,8 +30,9 @@ from eval.render.html import render_html
 from eval.render.markdown import render_markdown
 from eval.report import Report, load_report
 from eval.thumbnails import Thumbnails
-from tests.support.reports import as_report, latency_entry, model_entry
+from tests.support.reports import as_report, latency_entry, model_entry, report_value
 from u2net.documents import write_document
+from u2net.errors import ModelError
 
 CHECK = Check(what="quality.iou", below_baseline=0.5)
 NAMES = ("small/fp32", "small/int8", "<script>alert(1)</script>|x")
@@ -264,3 +266,16 @@ def test_page_fits_its_window_and_loads_nothing(report, thumbnails, tmp_path):
                 page.close()
         finally:
             browser.close()
+
+
+def test_closeness_of_masks_is_one_table(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(report_value()))
+    (row,) = closeness_table([path]).splitlines()[2:]
+    judged = load_report(path).quality.models["small/int8"]
+    assert row.startswith("| small/int8 | small/fp32 | ")
+    assert f" {judged.agreement.iou:.4f} | {judged.agreement.iou_p5:.4f} | " in row
+    assert row.endswith(f" | {judged.overall.iou:.4f} | 0.8500 |")
+    path.write_text(json.dumps({**report_value(), "quality": {"skipped": "--no-quality"}}))
+    with pytest.raises(ModelError, match="without --no-quality"):
+        closeness_table([path])
