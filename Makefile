@@ -3,7 +3,7 @@
 
 # MODEL is a shape: lite, small-fast, small, full, or a TOML file of widths; NAME is what it is called. PRUNE is the share of
 # the multiplications that stays, as in `make export quantize PRUNE=0.5`; DATA the pictures and masks of `make finetune`; both
-# train for STEPS, or for MINUTES.
+# train for STEPS, or for MINUTES. BROTLI is the quality of the .br files of a bundle, 0 to 11.
 MODEL  ?= small-fast
 PRUNE  ?=
 STEPS  ?=
@@ -18,6 +18,7 @@ COUNT  ?= 64
 POLICY ?= eval/policy.toml
 REPORT ?= build/report
 DIST   ?= dist
+BROTLI ?=
 PYTHON ?= python3.11
 SHARED ?= ../shared
 
@@ -122,7 +123,7 @@ baseline: | $(VENV) ## make the report what later ones are compared with: eval/b
 publish: eval | $(VENV) ## export, quantize, eval, gate, then the bundle → dist/
 	$(MAKE) gate
 	$(MAKE) web
-	$(PY) -m publish --model $(NAME) --build $(dir $(BUILD)) --report $(REPORT) --policy $(POLICY) --out $(DIST)
+	$(PY) -m publish --model $(NAME) --build $(dir $(BUILD)) --report $(REPORT) --policy $(POLICY) --out $(DIST) $(if $(BROTLI),--brotli-quality $(BROTLI))
 
 wheel: quantize | $(VENV) ## the Python wheel, runner and toolchain with MODEL inside → dist/
 	$(MAKE) web

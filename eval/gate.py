@@ -85,9 +85,14 @@ def judge_report(
     wanted = [check for check in policy.checks if any(bound in check.bounds for bound in AGAINST_BASELINE)]
     note = ""
     if path and wanted and not compares:
-        note = (
-            f"no baseline yet for {Baseline.key(report)}: run `u2net eval baseline REPORT --out {path}` and commit it"
+        # The policy that is installed names a file beside itself, which is no place for somebody's own.
+        own = path.resolve().is_relative_to(Path.cwd())
+        how = (
+            f"--out {path}` and commit it"
+            if own
+            else ("--out baseline.json`, commit it, and give the gate --baseline baseline.json")
         )
+        note = f"no baseline yet for {Baseline.key(report)}: run `u2net eval baseline REPORT {how}"
     breaches = list(_breaches(report, policy, baseline if compares or not path else None, bool(note)))
     if note and needs_baseline:
         breaches.append(Breach("baseline", note))

@@ -31,7 +31,7 @@ from u2net.errors import ModelError
 from u2net.files import check_path, write_bytes, write_json
 from u2net.preprocess import to_tensor
 
-from .models import packed_facts
+from .models import BROTLI_QUALITY, packed_facts
 
 __all__ = ["Share", "measure_shares", "scattered_zeros"]
 
@@ -106,7 +106,7 @@ def measure_shares(
     for (name, file), share, found, taken in zip(files, shares, masks, times, strict=True):
         pairs = [(a, b) for a, b in zip(masks[0], found, strict=True) if a.any() or b.any()]
         iou = float(np.mean([mask_iou(a, b) for a, b in pairs])) if pairs else 0.0
-        packed = len(brotli.compress(file, quality=11, lgwin=24))
+        packed = len(brotli.compress(file, quality=BROTLI_QUALITY, lgwin=24))
         rows.append(Share(name, share, median(taken), len(file), packed, iou, len(pairs)))
     table = _table(rows)
     value = [asdict(row) for row in rows]

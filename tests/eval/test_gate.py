@@ -167,8 +167,9 @@ def test_what_is_missing_fails(report, tmp_path, change, what, reason):
     assert reason in breaches[0]
 
 
-def test_first_run_on_own_data_says_so(report, tmp_path):
+def test_first_run_on_own_data_says_so(report, tmp_path, monkeypatch):
     """No baseline yet is one line with its cure, not a breach for each check; asked for, it is one breach."""
+    monkeypatch.chdir(tmp_path)
     text = check("quality.iou", "below_baseline = 0.01") + check("quality.iou", "floor = 0.8\nbelow_baseline = 0.01")
     policy = policy_of(tmp_path, text, 'baseline = "base.json"')
     other = copy.deepcopy(report)
@@ -177,11 +178,16 @@ def test_first_run_on_own_data_says_so(report, tmp_path):
         verdict = judge_report(as_report(report), policy)
         assert verdict.passed and verdict.changes == ()
         assert verdict.note.startswith("no baseline yet for photographs × 100: small/fp32: run `u2net eval baseline ")
-        assert str(tmp_path / "base.json") in verdict.note
+        assert f"--out {tmp_path / 'base.json'}` and commit it" in verdict.note
         (breach,) = breaches_of(report, policy, needs_baseline=True)
         assert breach.startswith("baseline: no baseline yet")
         write(tmp_path / "report.json", other)
         assert main(["baseline", str(tmp_path / "report.json"), "--out", str(tmp_path / "base.json")]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(
+        tmp_path / "elsewhere"
+    )  # where the policy is the installed one, one's own baseline is not beside it
+    assert "--out baseline.json`, commit it, and give the gate --base" in judge_report(as_report(report), policy).note
     report["quality"]["models"]["small/int8"]["overall"]["iou"] = 0.7
     (breach,) = breaches_of(report, policy)  # what needs no baseline is still held
     assert "below the floor 0.8" in breach

@@ -10,7 +10,7 @@ import msgspec
 from eval.measures import FLAWS, MASK
 from eval.report import Report
 
-SIZE = {"raw_bytes": 4_500_000, "gzip_bytes": 4_200_000, "brotli_bytes": 4_000_000, "brotli_quality": 11}
+SIZE = {"raw_bytes": 4_500_000, "gzip_bytes": 4_200_000, "brotli_bytes": 4_000_000, "brotli_quality": 9}
 GRAPH: dict[str, Any] = {
     "interface": "tensor", "size": 320, "input_name": "input", "output_name": "alpha", "opset": 18, "nodes": 371,
     "parameters": 1_130_000, "gmacs": 19.8, "integer_share": 0.0, "dead_convolutions": [], "metadata": {},
