@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -17,9 +16,10 @@ import pytest
 from datasets.synthetic import SyntheticSet
 from hatch_build import STAGES, TOOLCHAIN, rewrite
 from publish.wheel import build_full_wheel
-from tests.support.paths import ROOT
+from tests.support.forms import wide_network
 from tests.support.web_browser import web_dist  # noqa: F401
 from u2net.cli import load
+from u2net.network.checkpoint import save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +92,9 @@ def test_the_pipeline_on_an_outside_teams_files(program: Path, tmp_path: Path) -
             Image.fromarray((sample.alpha > 0.5).astype("uint8") * 255).save(
                 tmp_path / "pairs" / "masks" / f"{index}.png"
             )
-    shutil.copyfile(ROOT / "u2net" / "weights" / "lite.safetensors", tmp_path / "own.safetensors")
+    save_checkpoint(wide_network(), tmp_path / "own.safetensors")
     steps = (
-        ("export", "--weights", "own.safetensors", "--parity-count", "1", "--out", "out/fp32.onnx"),
+        ("export", "--weights", "own.safetensors", "--size", "64", "--parity-count", "1", "--out", "out/fp32.onnx"),
         (
             "quantize",
             "out/fp32.onnx",

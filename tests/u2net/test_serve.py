@@ -239,7 +239,7 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc")
 def test_a_picture_that_takes_too_long_or_kills_its_process(model: Path) -> None:
-    with serving(model, "--jobs", 1, "--work-s", 0.3) as (port, process):
+    with serving(model, "--jobs", 1, "--work-s", 3) as (port, process):
         assert ask(port, "/cutout", picture())[0] == 200
         answers: list[tuple[int, bytes, Any]] = []
         for number, status in ((signal.SIGSTOP, 504), (signal.SIGKILL, 500)):
@@ -251,7 +251,7 @@ def test_a_picture_that_takes_too_long_or_kills_its_process(model: Path) -> None
             os.kill(worker, number)
             client.join()
             assert refusal(answers[-1])[0] == status
-            deadline = time.perf_counter() + 20
+            deadline = time.perf_counter() + 60
             while (again := ask(port, "/cutout", picture())[0]) != 200 and time.perf_counter() < deadline:
                 time.sleep(0.1)
             assert again == 200 and workers_of(process) != [worker]
