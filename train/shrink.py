@@ -259,7 +259,7 @@ def _heal(
                 taught, cache, Path(folder), how, alone, say, lambda d: progress("healing", int(1000 * d), 1000)
             )
         except QualityError as error:
-            say(f"not healed, the pruned network stays: {error}")
+            say(f"not healed, {str(error).partition(':')[0]}: the pruned network stays")
             return model.eval(), start
         healed = load_checkpoint(Path(folder) / "weights.safetensors")
     if (found["val_iou"], -found["val_mae"]) <= (start["val_iou"], -start["val_mae"]):
