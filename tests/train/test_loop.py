@@ -311,7 +311,7 @@ def test_the_average_is_the_mean(tmp_path: Path) -> None:
 def test_training_learns_the_discs(cache: Cache, tmp_path: Path) -> None:
     _, validation = held_out(cache, QUICK.holdout)
     before = validate(tiny(1), cache, validation, torch.device("cpu"))
-    run = replace(QUICK, steps=40, batch=8, lr=1e-2, ema=0.9, validate_every=40, save_every=40)
+    run = replace(QUICK, steps=60, batch=8, lr=1e-2, ema=0.9, validate_every=60, save_every=60)
     after = train(tiny(1), cache, tmp_path / "run", run, ALONE, say=lambda _: None)
     coverage = float((cache.maps[validation] > 127).mean())
     assert after["val_mae"] < min(before["val_mae"], coverage) / 2
