@@ -149,14 +149,9 @@ def engines(
     out: Annotated[Path | None, typer.Option(metavar="FILE.md", help="write the table there")] = None,
 ) -> None:
     """One table of latency results: the project's own engine beside onnxruntime-web, in processor time."""
-    from u2net.files import write_bytes
-
     from .latency.comparison import comparison_table
 
-    table = comparison_table(results)
-    if out is not None:
-        write_bytes(out, (table + "\n").encode())
-    result({"table": table.splitlines()}, table)
+    _deliver(comparison_table(results), out)
 
 
 @application.command(examples="u2net eval closeness build/report/report.json --out closeness.md")
@@ -166,11 +161,15 @@ def closeness(
     out: Annotated[Path | None, typer.Option(metavar="FILE.md", help="write the table there")] = None,
 ) -> None:
     """One table of reports: how close each model's masks are to the first model's, and all of them to the truth."""
-    from u2net.files import write_bytes
-
     from .closeness import closeness_table
 
-    table = closeness_table(reports)
+    _deliver(closeness_table(reports), out)
+
+
+def _deliver(table: str, out: Path | None) -> None:
+    """Print a Markdown table, and write it to `out` where that is given."""
+    from u2net.files import write_bytes
+
     if out is not None:
         write_bytes(out, (table + "\n").encode())
     result({"table": table.splitlines()}, table)

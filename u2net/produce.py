@@ -91,9 +91,9 @@ class Producer:
         if "cutout" in forms:
             check_format(forms["cutout"], self.background)
         first = load_image(data, settings.limits, name=name)
-        cutouts, durations = self._cutouts(data, name, first, bool(MOVING_FORMATS & set(forms.values())))
+        moving = bool(MOVING_FORMATS & set(forms.values()))
+        cutouts, durations, subject = self._cutouts(data, name, first, moving)
         first = cutouts[0].source
-        subject = find_subject(reduce(np.maximum, (cutout.alpha for cutout in cutouts)))
         timings: dict[str, float] = {}
         for cutout in cutouts:
             for step, value in cutout.timings.items():
@@ -116,11 +116,14 @@ class Producer:
             files[part] = encoded(frames, form, settings.encoding, metadata, timing if len(kept) > 1 else None)
         return replace(product, files=files, svg=cropped[0].svg() if outline else "")
 
-    def _cutouts(self, data: bytes, name: str, first: Decoded, moving: bool) -> tuple[list[Cutout], tuple[float, ...]]:
-        """The cut-outs of all frames, or of the one picture, and how long each is shown."""
+    def _cutouts(
+        self, data: bytes, name: str, first: Decoded, moving: bool
+    ) -> tuple[list[Cutout], tuple[float, ...], Subject]:
+        """The cut-outs of all frames, or of the one picture, how long each is shown, and the subject of all."""
         shown = replace(first, rgb=first.rgb[:0].copy(), alpha=None)  # once cut out its pixels are needed no longer
         if not (moving and first.animated):
-            return [replace(self.remover.cutout(first), source=shown)], (0.0,)
+            made = self.remover.cutout(first)
+            return [replace(made, source=shown)], (0.0,), made.subject
         cutouts: list[Cutout] = []
         durations = []
         keep = None
@@ -129,7 +132,7 @@ class Producer:
             cutout = self.remover.cutout(frame, keep)
             durations.append(frame.duration_ms)
             cutouts.append(replace(cutout, source=shown, saliency=cutout.saliency[:0].copy()))
-        return cutouts, tuple(durations)
+        return cutouts, tuple(durations), find_subject(reduce(np.maximum, (cutout.alpha for cutout in cutouts)))
 
 
 def check_format(form: OutputFormat, background: Background | None) -> None:
