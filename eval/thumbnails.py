@@ -25,7 +25,7 @@ LOST, ADDED = (255, 122, 66), (92, 160, 255)  # what this model's mask lacks, an
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """Encoded pictures of one stem: `input` is JPEG, the others PNG; `masks` and `differences` are by model."""
+    """Pictures of one stem, as WebP; `masks` and `differences` are by model."""
 
     input: bytes
     truth: bytes
@@ -47,11 +47,11 @@ def thumbnails_of(
         yield (
             stem,
             Thumbnails(
-                input=_encoded(_shrunk(rgb), "JPEG"),
-                truth=_encoded(_shrunk(grey), "PNG"),
-                masks={name: _encoded(_shrunk(mask), "PNG") for name, mask in masks.items()},
+                input=_encoded(_shrunk(rgb)),
+                truth=_encoded(_shrunk(grey)),
+                masks={name: _encoded(_shrunk(mask)) for name, mask in masks.items()},
                 differences={
-                    name: _encoded(_difference(_shrunk(first), _shrunk(mask)), "PNG")
+                    name: _encoded(_difference(_shrunk(first), _shrunk(mask)))
                     for name, mask in masks.items()
                     if name != predictors[0].name
                 },
@@ -75,10 +75,7 @@ def _difference(first: Image.Image, other: Image.Image) -> Image.Image:
     return Image.fromarray(base.astype(np.uint8))
 
 
-def _encoded(image: Image.Image, kind: str) -> bytes:
+def _encoded(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    if kind == "JPEG":
-        image.save(buffer, kind, quality=72, optimize=True)
-    else:
-        image.quantize(16 if image.mode == "L" else 48).save(buffer, kind, optimize=True)
+    image.save(buffer, "WEBP", quality=80)
     return buffer.getvalue()

@@ -1,14 +1,14 @@
 """`dist/u2net-<model>-<version>/`: the one folder that a front-end team receives.
 
     manifest.json  int8.u2e       what the browser package loads, by its `base` option
-    int8.onnx                     the same model for ONNX Runtime, as in huggingface/ and python/
     README.md  MODEL_CARD.md  LICENSE  licences/
     npm/          the browser package          python/   the runner as a wheel, model inside
     demo/         a page that uses all of it   report/   how good and how fast, measured
-    huggingface/  for transformers.js          rembg/    for rembg
+    huggingface/  for transformers.js, and     rembg/    for rembg
+                  the models as ONNX files
 
-On request also fp16.onnx, fp32.onnx and the WebAssembly of ONNX Runtime Web. Everything goes into a temporary folder
-first and takes its name only when it verifies. Two runs give the same bytes.
+On request also models in fp16 and fp32 there, and the WebAssembly of ONNX Runtime Web. Everything goes into a temporary
+folder first and takes its name only when it verifies. Two runs give the same bytes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from u2net.files import read_regular, write_bytes
 
 from .card import model_card
 from .compress import Compressor
-from .huggingface import write_huggingface_folder
+from .huggingface import ONNX_FILES, write_huggingface_folder
 from .manifest import (
     ENGINE_FILES,
     MANIFEST_NAME,
@@ -77,12 +77,12 @@ _REMBG_RECIPE = """\
 # With rembg
 
     pip install rembg onnxruntime
-    rembg i -m u2net_custom -x '{"model_path": "../int8.onnx"}' photo.jpg cutout.png
+    rembg i -m u2net_custom -x '{{"model_path": "../huggingface/{onnx}"}}' photo.jpg cutout.png
 
 or from Python:
 
     from rembg import new_session, remove
-    session = new_session("u2net_custom", model_path="int8.onnx")
+    session = new_session("u2net_custom", model_path="huggingface/{onnx}")
     cutout = remove(photograph, session=session)
 
 rembg resizes with Lanczos and stretches every mask to the full range, so its masks differ a little from the project's
@@ -104,6 +104,8 @@ files are for hosts that send compressed copies. From Python:
 
     pip install ./python/{wheel}
     u2net photo.jpg -o cutout.png
+
+The same model as an ONNX file, for transformers.js and others, is `huggingface/{onnx}`.
 
 `MODEL_CARD.md` says what the model can and cannot do, `report/report.html` shows it. To check that every byte is what
 was published: `npx u2net-remover verify .`
@@ -171,11 +173,9 @@ def _fill(
     about = read_regular(settings.about, ConfigError).decode("utf-8", "replace") if settings.about else ""
     card = model_card(settings.model, loaded, travel, sidecars, report, about)
     write_bytes(stage / "MODEL_CARD.md", card.encode())
-    hosted = {"int8": stage / "int8.onnx", **{form: stage / f"{form}.onnx" for form in ("fp16", "fp32")}}
-    hosted = {form: path for form, path in hosted.items() if path.is_file()}
-    write_huggingface_folder(stage / "huggingface", manifest.name, hosted, manifest.input.size, card)
+    write_huggingface_folder(stage / "huggingface", manifest.name, manifest.input.size, card)
     (stage / "rembg").mkdir()
-    write_bytes(stage / "rembg" / "README.md", _REMBG_RECIPE.encode())
+    write_bytes(stage / "rembg" / "README.md", _REMBG_RECIPE.format(onnx=ONNX_FILES["int8"]).encode())
     shutil.copyfile(ROOT / "LICENSE", stage / "LICENSE")
     licences = _copy_licences(stage / "licences", "onnxruntime" in settings.extras)
     readme = _README.format(
@@ -183,6 +183,7 @@ def _fill(
         version=version,
         package=package.name,
         wheel=wheel.name,
+        onnx=ONNX_FILES["int8"],
         first_visit=f"{travel['int8.u2e'].brotli / 1e6:.1f} MB",
     )
     write_bytes(stage / "README.md", readme.encode())
@@ -205,7 +206,7 @@ def _fill(
     )
     asked_for = [stage / file.path for file in loaded if not _is_for_tools(file, settings)]
     pages = [path for path in (stage / "demo").rglob("*") if path.is_file()]
-    compressor.write_siblings([*asked_for, *pages, stage / "report" / "report.html", stage / MANIFEST_NAME])
+    compressor.write_siblings([*asked_for, *pages, stage / MANIFEST_NAME])
     for file in files:
         if file.bytes > LARGEST_FILE_BYTES:
             say(f"note: {file.path} has {file.bytes / 1e6:.0f} MB, and some hosts take no file over 25 MiB")
@@ -217,21 +218,22 @@ def _copy_models(stage: Path, settings: BundleSettings, models: dict[str, Path])
     """What a page may load, copied into `stage`: the models, and ONNX Runtime Web where it is wanted."""
     files: list[AnyFile] = []
 
-    def copy(source: Path, kind: type[File], **fields: str) -> None:
-        shutil.copyfile(source, stage / source.name)
-        files.append(describe_file(stage, source.name, kind, **fields))  # type: ignore[arg-type]
+    def copy(source: Path, path: str, kind: type[File], **fields: str) -> None:
+        (stage / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, stage / path)
+        files.append(describe_file(stage, path, kind, **fields))  # type: ignore[arg-type]
 
-    copy(models["u2e"], ModelFile, precision="int8", format="u2e")
-    copy(models["int8"], ModelFile, precision="int8", format="onnx")
-    for form in ("fp16", "fp32"):
-        if form in settings.extras:
-            copy(models[form], ModelFile, precision=form, format="onnx")
+    copy(models["u2e"], "int8.u2e", ModelFile, precision="int8", format="u2e")
+    for form in ("int8", "fp16", "fp32"):
+        if form == "int8" or form in settings.extras:
+            copy(models[form], f"huggingface/{ONNX_FILES[form]}", ModelFile, precision=form, format="onnx")
     if "onnxruntime" in settings.extras:
         runtime = WEB / "node_modules" / "onnxruntime-web"
         if not runtime.is_dir():
             raise ArtifactError("onnxruntime-web is not installed: run `make web`")
         version = json.loads((runtime / "package.json").read_bytes())["version"]
-        copy(runtime / "dist" / ENGINE_FILES["wasm"], EngineFile, provider="wasm", version=version)
+        wasm = ENGINE_FILES["wasm"]
+        copy(runtime / "dist" / wasm, wasm, EngineFile, provider="wasm", version=version)
     return files
 
 

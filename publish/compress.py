@@ -21,6 +21,9 @@ __all__ = ["COMPRESSIBLE_SUFFIXES", "Compressor"]
 COMPRESSIBLE_SUFFIXES = frozenset(
     {".css", ".html", ".js", ".json", ".map", ".mjs", ".onnx", ".svg", ".u2e", ".wasm", ".webmanifest"}
 )
+#: Weights. gzip takes a seventh from them, which is not worth a second copy in the bundle; brotli, which every browser
+#: takes, does better.
+BROTLI_ALONE = frozenset({".onnx", ".u2e"})
 
 
 @dataclass
@@ -51,7 +54,7 @@ class Compressor:
     def write_siblings(self, files: Iterable[Path], minimum_bytes: int = 1024) -> list[Path]:
         """Write `X.br` and `X.gz` beside every compressible file X of `files`; returns what was written, sorted.
 
-        Files under `minimum_bytes` are left alone, and so is a sibling that would be no smaller than its file.
+        Weights get `X.br` alone. Files under `minimum_bytes` get none, and so does a file that would get no smaller.
         """
         paths = [
             path
@@ -61,6 +64,8 @@ class Compressor:
         written: list[Path] = []
         for path, results in zip(paths, self.compress(paths), strict=True):
             for suffix, compressed in zip((".br", ".gz"), results, strict=True):
+                if suffix == ".gz" and path.suffix in BROTLI_ALONE:
+                    continue
                 if len(compressed) < path.stat().st_size:
                     sibling = path.with_name(path.name + suffix)
                     write_bytes(sibling, compressed)

@@ -7,16 +7,16 @@ remain, both small: the pipeline divides by 255 and not by the picture's brighte
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from u2net.files import write_bytes, write_json
 from u2net.preprocess import MEAN, STD
 
-__all__ = ["write_huggingface_folder"]
+__all__ = ["ONNX_FILES", "write_huggingface_folder"]
 
-#: Precision → transformers.js's `dtype`, and the file name that it derives from it.
-DTYPES = {"int8": ("q8", "model_quantized.onnx"), "fp16": ("fp16", "model_fp16.onnx"), "fp32": ("fp32", "model.onnx")}
+#: Precision → transformers.js's name of it (`dtype`), and the file that it then asks for.
+DTYPES = {"int8": "q8", "fp16": "fp16", "fp32": "fp32"}
+ONNX_FILES = {"int8": "onnx/model_quantized.onnx", "fp16": "onnx/model_fp16.onnx", "fp32": "onnx/model.onnx"}
 _README = """\
 ---
 library_name: transformers.js
@@ -45,20 +45,18 @@ await cutout.save("cutout.png"); // in a page: document.body.append(cutout.toCan
 {card}"""
 
 
-def write_huggingface_folder(folder: Path, name: str, models: dict[str, Path], size: int, card: str) -> None:
-    """Write `config.json`, `preprocessor_config.json`, `README.md` and `onnx/` into `folder`.
+def write_huggingface_folder(folder: Path, name: str, size: int, card: str) -> None:
+    """Write `config.json`, `preprocessor_config.json` and `README.md` around the models that lie in `folder`.
 
-    `models` maps a precision ("fp32", "fp16", "int8") to an ONNX file with the `tensor` interface; `name` is what the
-    repository on the hub will be called; `card` is the model card in Markdown, which gets the hub's front matter, code
-    to copy and a list of the files.
+    Those are ONNX files with the `tensor` interface, named as in `ONNX_FILES`; `name` is what the repository on the hub
+    will be called; `card` is the model card in Markdown, which gets the hub's front matter, code to copy and a list of
+    the files.
     """
-    rows = []
-    for precision, (dtype, file_name) in DTYPES.items():
-        if precision in models:
-            target = folder / "onnx" / file_name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(models[precision], target)
-            rows.append(f"| `{dtype}` | `onnx/{file_name}` | {target.stat().st_size:,} |")
+    there = [precision for precision, path in ONNX_FILES.items() if (folder / path).is_file()]
+    rows = [
+        f"| `{DTYPES[precision]}` | `{ONNX_FILES[precision]}` | {(folder / ONNX_FILES[precision]).stat().st_size:,} |"
+        for precision in there
+    ]
     write_json(folder / "config.json", {"architectures": ["ISNetModel"], "model_type": "isnet"})
     write_json(
         folder / "preprocessor_config.json",
@@ -76,6 +74,5 @@ def write_huggingface_folder(folder: Path, name: str, models: dict[str, Path], s
             "size": {"height": size, "width": size},
         },
     )
-    dtype = next(dtype for precision, (dtype, _) in DTYPES.items() if precision in models)
-    readme = _README.format(name=name, dtype=dtype, rows="\n".join(rows), card=card)
+    readme = _README.format(name=name, dtype=DTYPES[there[0]], rows="\n".join(rows), card=card)
     write_bytes(folder / "README.md", readme.encode())

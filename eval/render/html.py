@@ -390,6 +390,7 @@ def _worst(report: Report, thumbnails: Mapping[str, Thumbnails]) -> str:
     names = report.names[:MODEL_COLOURS]
     first = names[0]
     rows = {name: {row.stem: row for row in report.quality.models[name].pictures} for name in names}
+    album = _Album()
 
     def iou(name: str, stem: str) -> tuple[str, str]:
         return name, f"IoU {rows[name][stem].iou:.3f}"
@@ -399,7 +400,7 @@ def _worst(report: Report, thumbnails: Mapping[str, Thumbnails]) -> str:
             index,
             name,
             [
-                _tiles(stem, [iou(other, stem) for other in names], thumbnails[stem])
+                _tiles(album, stem, [iou(other, stem) for other in names], thumbnails[stem])
                 for stem in worst_against_truth(report, name)
                 if stem in thumbnails
             ],
@@ -413,6 +414,7 @@ def _worst(report: Report, thumbnails: Mapping[str, Thumbnails]) -> str:
             name,
             [
                 _tiles(
+                    album,
                     stem,
                     [iou(first, stem), iou(name, stem)],
                     thumbnails[stem],
@@ -440,7 +442,33 @@ def _worst(report: Report, thumbnails: Mapping[str, Thumbnails]) -> str:
             *against_first,
             "</section>",
         ]
-    return "".join(parts)
+    return album.definitions() + "".join(parts)
+
+
+class _Album:
+    """Small pictures, each in the page once however often it is shown: most stand in several lists."""
+
+    def __init__(self) -> None:
+        self._places: dict[bytes, tuple[int, int, int]] = {}  # encoded → number, width, height
+
+    def show(self, content: bytes, says: str) -> str:
+        """An element that shows the encoded picture `content`, whose text for those who do not see it is `says`."""
+        if content not in self._places:
+            with Image.open(io.BytesIO(content)) as image:
+                self._places[content] = (len(self._places), *image.size)
+        number, width, height = self._places[content]
+        return (
+            f'<svg role="img" aria-label="{escape(says)}" viewBox="0 0 {width} {height}"><use href="#p{number}"/></svg>'
+        )
+
+    def definitions(self) -> str:
+        """The pictures themselves, for a place before the first that is shown. Hidden by size: what is inside an
+        element without display is not drawn by reference either."""
+        images = "".join(
+            f'<image id="p{number}" width="{width}" height="{height}" href="{_data(content, "image/webp")}"/>'
+            for content, (number, width, height) in self._places.items()
+        )
+        return f'<svg class="album" aria-hidden="true"><defs>{images}</defs></svg>'
 
 
 def _list(index: int, name: str, tiles: Sequence[str], is_open: bool) -> str:
@@ -451,17 +479,20 @@ def _list(index: int, name: str, tiles: Sequence[str], is_open: bool) -> str:
 
 
 def _tiles(
-    stem: str, shown: Sequence[tuple[str, str]], pictures: Thumbnails, difference: tuple[str, str] | None = None
+    album: _Album,
+    stem: str,
+    shown: Sequence[tuple[str, str]],
+    pictures: Thumbnails,
+    difference: tuple[str, str] | None = None,
 ) -> str:
-    tiles = [("input", "", pictures.input, "image/jpeg"), ("truth", "", pictures.truth, "image/png")]
-    tiles += [(name, figure, pictures.masks[name], "image/png") for name, figure in shown]
+    tiles = [("input", "", pictures.input), ("truth", "", pictures.truth)]
+    tiles += [(name, figure, pictures.masks[name]) for name, figure in shown]
     if difference is not None:
         name, figure = difference
-        tiles.append(("difference", figure, pictures.differences[name], "image/png"))
+        tiles.append(("difference", figure, pictures.differences[name]))
     cells = "".join(
-        f'<div><img alt="{escape(f"{title} {figure}".strip())}" src="{_data(content, kind)}">'
-        f"<p>{escape(title)}<br>{escape(figure)}</p></div>"
-        for title, figure, content, kind in tiles
+        f"<div>{album.show(content, f'{title} {figure}'.strip())}<p>{escape(title)}<br>{escape(figure)}</p></div>"
+        for title, figure, content in tiles
     )
     return (
         f'<div class="row"><header>{escape(stem)}</header>'

@@ -39,9 +39,9 @@ NAMES = ("small/fp32", "small/int8", "<script>alert(1)</script>|x")
 VOID = {"meta", "link", "img", "br"}
 
 
-def picture_bytes(kind: str) -> bytes:
+def picture_bytes() -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.full((40, 60), 90, np.uint8)).save(buffer, kind)
+    Image.fromarray(np.full((40, 60), 90, np.uint8)).save(buffer, "WEBP")
     return buffer.getvalue()
 
 
@@ -98,8 +98,8 @@ def report() -> Report:
 
 @pytest.fixture(scope="module")
 def thumbnails() -> dict[str, Thumbnails]:
-    png = picture_bytes("PNG")
-    one = Thumbnails(picture_bytes("JPEG"), png, dict.fromkeys(NAMES, png), dict.fromkeys(NAMES[1:], png))
+    mask = picture_bytes()
+    one = Thumbnails(mask, mask, dict.fromkeys(NAMES, mask), dict.fromkeys(NAMES[1:], mask))
     return {f"set_{i}": one for i in range(12)}
 
 
@@ -114,13 +114,13 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        self.handle_startendtag(tag, attrs)
         if tag not in VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag, attrs):
         self.tags.add(tag)
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag, self.getpos()
@@ -134,7 +134,10 @@ def test_html_is_self_contained_and_escaped(report, thumbnails, tmp_path):
     page = Page(text)
     assert page.open == []
     assert "script" not in page.tags
-    assert all(load.startswith("data:") for load in page.loads)
+    assert all(load.startswith(("data:", "#p")) for load in page.loads)
+    shown = [load for load in page.loads if load.startswith("#p")]
+    in_the_page = [load for load in page.loads if load.startswith("data:image/webp")]
+    assert len(shown) > len(set(shown)) == len(in_the_page) > 0, "in the page once, however often shown"
     assert "@import" not in text
     assert "url(" not in text
     for wanted in (

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from publish.huggingface import write_huggingface_folder
+from publish.huggingface import ONNX_FILES, write_huggingface_folder
 from u2net import Remover
 from u2net.postprocess import FAST
 
@@ -48,9 +48,11 @@ def test_transformers_js_runs_the_code_of_the_readme(
     node = shutil.which("node")
     if node is None or not (ORACLE / "node_modules").is_dir():
         pytest.skip("needs Node and `npm ci` in tests/publish/transformers_js")
-    models = {"fp32": lite_fp32, "int8": lite_int8}
     folder = tmp_path / "YOUR-NAME" / "u2net-lite"
-    write_huggingface_folder(folder, "u2net-lite", models, 320, "# A card")
+    (folder / "onnx").mkdir(parents=True)
+    for precision, model in (("fp32", lite_fp32), ("int8", lite_int8)):
+        shutil.copyfile(model, folder / ONNX_FILES[precision])
+    write_huggingface_folder(folder, "u2net-lite", 320, "# A card")
     readme = (folder / "README.md").read_text()
     [code] = re.findall(r"^```js\n(.*?)^```", readme, flags=re.S | re.M)
     listed = dict(re.findall(r"^\| `(\w+)` \| `(onnx/[\w.]+)` \|", readme, flags=re.M))

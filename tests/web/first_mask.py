@@ -37,9 +37,9 @@ try {{
   window.found = {{ error: String(error) }};
 }}
 </script>"""
-#: Bundle, entry of the package, options: the engine is all that the package has; the other path imports ONNX Runtime.
+#: Bundle, entry of the package, options: for a page without a bundler, standalone.js; ONNX Runtime needs one, and a worker.
 WAYS = {
-    "engine": ("/dist/index.js", ""),
+    "engine": ("/dist/standalone.js", ""),
     "onnxruntime": ("/pages/remover.js", ", worker: () => new Worker('/pages/worker.js', { type: 'module' })"),
 }
 ROUNDS = 7
