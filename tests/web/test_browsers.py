@@ -28,8 +28,9 @@ from eval.latency.opened import browser_command, browser_environment
 from tests.support.paths import ROOT
 from tests.support.web_browser import STRICT, WEB, chromium_path, make_bundle, packed_bundle, web_dist  # noqa: F401
 from tests.support.web_host import WebHost
+from tests.web.test_demo import iou
 from tests.web.test_package import scene
-from u2net.postprocess import FAST, matte
+from u2net.postprocess import BALANCED, FAST, matte
 from u2net.preprocess import to_tensor
 
 BROWSERS = ("chromium", "firefox", "webkit")
@@ -133,6 +134,78 @@ def test_masks_and_files(browser: str, packed_bundle: Path, web_dist: Path, tmp_
     assert answer["outputs"] == wanted
     assert answer["failure"] == "unsupported-image"
     assert answer["after"] == 333
+
+
+#: The demo in a frame, used from outside: its sample, then a file, mended and downloaded.
+USE_DEMO = """
+const say = (answer) => fetch('/answer', { method: 'POST', body: JSON.stringify(answer) });
+const frame = document.createElement('iframe');
+frame.style = 'width: 1200px; height: 900px';
+const until = async (what, find) => {
+  for (const end = Date.now() + 60_000; Date.now() < end; await new Promise((wake) => setTimeout(wake, 50))) {
+    const found = find();
+    if (found) return found;
+  }
+  throw new Error(`no ${what}: ${frame.contentDocument.documentElement.dataset.state}`);
+};
+try {
+  frame.src = '/app/demo/';
+  document.body.append(frame);
+  const query = (selector) => frame.contentDocument?.querySelector(selector);
+  await until('sample', () => query('#live[data-state=done]'));
+  await until('ready', () => query('html[data-state=ready]'));
+  const page = frame.contentWindow, errors = [];
+  page.addEventListener('error', (event) => errors.push(event.message));
+  page.addEventListener('unhandledrejection', (event) => errors.push(String(event.reason)));
+  const saved = new Promise((resolve) => {
+    page.HTMLAnchorElement.prototype.click = function () { resolve([this.download, fetch(this.href)]); };
+  });
+  const transfer = new page.DataTransfer();
+  transfer.items.add(new page.File([await (await fetch('/photo.png')).blob()], 'photo.png', { type: 'image/png' }));
+  query('#files').files = transfer.files;
+  query('#files').dispatchEvent(new page.Event('change', { bubbles: true }));
+  await until('cut-out', () => query('.card.done'));
+  query('[aria-label="Repair photo.png"]').click();
+  await until('brushes', () => query('#repair:not([hidden])'));
+  query('#fill').click();
+  await until('filled holes', () => query('#status').textContent.includes('oles'));
+  query('#repair-done').click();
+  await until('repaired cut-out', () => query('.card.done .detail')?.textContent.includes('333'));
+  query('.save').click();
+  const [name, response] = await saved;
+  const bitmap = await createImageBitmap(await (await response).blob());
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height), context = canvas.getContext('2d');
+  context.drawImage(bitmap, 0, 0);
+  const { data } = context.getImageData(0, 0, bitmap.width, bitmap.height);
+  await say({
+    name, errors, size: [bitmap.width, bitmap.height], alpha: Array.from(data.filter((_, i) => i % 4 === 3)),
+    sent: query('#sent b').textContent, line: query('#load-text').textContent,
+  });
+} catch (error) {
+  await say({ error: String(error) + (error.stack ?? '') });
+}
+"""
+
+@pytest.mark.parametrize("browser", BROWSERS)
+def test_the_demo(browser: str, packed_bundle: Path, web_dist: Path, tmp_path: Path) -> None:
+    """In each browser: the sample cut out at once, then a file, through the repair, to the download."""
+    image = scene(333, 241)
+    image.save(tmp_path / "photo.png")
+    mounts = {
+        "/app/demo/": web_dist / "demo-dist",
+        "/app/demo/model/": packed_bundle,
+        "/photo.png": tmp_path / "photo.png",
+    }
+    with WebHost(mounts, headers={}, pages=page_of(USE_DEMO)) as host:
+        answer = ask(browser, host, 120)
+    if answer is None:
+        pytest.skip(f"{browser} is not installed")
+    assert (answer["name"], answer["size"], answer["errors"]) == ("photo-cutout.png", [333, 241], [])
+    assert answer["sent"] in ("0 bytes sent", "Bytes sent: not counted")
+    model = read_model((packed_bundle / "int8.u2e").read_bytes())
+    expected = matte(np.asarray(image), run_reference(model, to_tensor(np.asarray(image), 320)[0]), BALANCED)
+    alpha = np.array(answer["alpha"]).reshape(expected.shape)
+    assert iou(alpha, expected) > 0.98
 
 
 SIDE_BY_SIDE = """

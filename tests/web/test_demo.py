@@ -662,7 +662,7 @@ def test_without_a_service_worker_nothing_is_claimed(chromium: Browser, host: We
     with chromium.new_context(service_workers="block") as context:
         page = visit(context, host, kept=False)
         choose(page, picture(scene()))
-        assert page.inner_text("#sent b") == "Not counted here"
+        assert page.inner_text("#sent b") == "Bytes sent: not counted"
         assert "offline" not in page.inner_text("#load-text", timeout=1000)
 
 

@@ -11,7 +11,7 @@ export function watchTraffic(): { restart: () => void } {
     const sent = byId("sent");
     sent.classList.toggle("good", counted && bytes === 0);
     sent.classList.toggle("bad", bytes > 0);
-    sent.querySelector("b")!.textContent = counted ? `${bytes.toLocaleString("en")} bytes sent` : "Not counted here";
+    sent.querySelector("b")!.textContent = counted ? `${bytes.toLocaleString("en")} bytes sent` : "Bytes sent: not counted";
     byId("sent-why").textContent = counted
       ? `Counted by this page's service worker: ${requests} requests since ${begin}, which sent ${bytes.toLocaleString("en")} bytes.`
       : "Nothing counts this page's requests: its service worker has not started yet, or this browser or this host gives it none. Its policy still allows it to talk to its own host alone, and it has no code that sends pictures.";
