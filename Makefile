@@ -84,6 +84,10 @@ $(BUILD)/weights.safetensors: $(WEIGHTS) FORCE | $(VENV)
 	$(PY) -m train shrink --weights $(WEIGHTS) --share $(PRUNE) $(LENGTH) $(if $(CALIB),--data $(CALIB)) --out $@
 export: $(BUILD)/weights.safetensors
 EXPORTED := --name $(NAME) --weights $(BUILD)/weights.safetensors
+# What the report measures against.
+WHOLE := $(BUILD)/whole/fp32.onnx
+$(WHOLE): $(WEIGHTS) FORCE | $(VENV)
+	$(PY) -m export --model $(MODEL) --weights $(WEIGHTS) --out $@
 else
 EXPORTED := --model $(MODEL) --name $(NAME) --weights $(WEIGHTS)
 endif
@@ -110,8 +114,8 @@ build/engine/.built: $(wildcard engine/src/*.c engine/src/*.h) engine/build.py |
 	$(PY) -m engine build --threads --out build/engine/engine-threads.wasm
 	@touch $@
 
-eval: quantize build/engine/.built $(NODE) chromium ## mask quality and browser latency → build/report/report.html
-	$(PY) -m eval $(BUILD)/fp32.onnx $(BUILD)/int8.onnx $(BUILD)/int8.u2e $(if $(EVAL),--data $(EVAL)) --policy $(POLICY) --out $(REPORT)
+eval: quantize $(WHOLE) build/engine/.built $(NODE) chromium ## mask quality and browser latency → build/report/report.html
+	$(PY) -m eval $(WHOLE) $(BUILD)/fp32.onnx $(BUILD)/int8.onnx $(BUILD)/int8.u2e $(if $(EVAL),--data $(EVAL)) --policy $(POLICY) --out $(REPORT)
 
 gate: | $(VENV) ## fail where the report breaks eval/policy.toml
 	$(PY) -m eval gate $(REPORT)/report.json --policy $(POLICY) --markdown $(REPORT)/report.md

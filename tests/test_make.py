@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from tests.support.paths import ROOT
-from u2net.cli import load
+from u2net.cli import STAGES, load
 
 STANDING = ("-o", ".venv/.toolchain", "-o", ".venv/constraints.txt")  # the environment is there: tests run in it
 
@@ -24,9 +24,10 @@ def recipe(*words: str) -> list[tuple[str, dict[str, object]]]:
         if not line.startswith(".venv/bin/python -m "):
             continue
         room, *rest = shlex.split(line)[2:]
-        application = load(room)
-        if application is None:  # pip
+        if room not in STAGES:  # pip
             continue
+        application = load(room)
+        assert application is not None
         called = rest.pop(0) if rest[0] in application.commands else application.default
         assert called is not None
         context = typer.main.get_command(application.commands[called]).make_context(called, rest)
@@ -43,6 +44,9 @@ def test_pruning_goes_from_a_checkpoint_to_the_engine() -> None:
     assert (shrink["weights"], shrink["share"], shrink["minutes"]) == (Path("mine.pth"), 0.5, 3)
     assert export["weights"] == shrink["out"] == Path("build/half/weights.safetensors") and export["model"] is None
     assert quantize["calib"] == shrink["data"] == engine["calib"] == Path("photographs")
+    judged = recipe("-o", "mine.pth", "-o", "chromium", "eval", *words)[-1]
+    whole = Path("build/half/whole/fp32.onnx")
+    assert judged[1]["models"] == [whole, export["out"], quantize["out"], engine["out"]], "beside the whole network"
 
 
 def test_finetuning_goes_from_a_folder_to_a_report_beside_the_start(tmp_path: Path) -> None:
