@@ -12,6 +12,10 @@ Notable choices:
   lost back, and keeps them, so batches may be small; pictures are small too, which makes a step several times as cheap,
   and go through one at a time, in the memory of one. Where the end is no better than the start on held-out pictures,
   the start stays;
+- **what is not in the folder is forgotten**: channels, statistics and healing know its pictures alone. So the result is
+  measured on procedural scenes too, and said where it is much worse there. Scenes among what is healed on were tried:
+  `lite` at half, from 24 photographs of people, then agrees with the whole on 15 photographs of other kinds to 0.776
+  instead of 0.787, on scenes to 0.61 instead of 0.49, and on held-out people to 0.952 instead of 0.964;
 - **what it costs** is said before it begins, out of the time that ranking took.
 """
 
@@ -34,7 +38,7 @@ import torch
 from torch import Tensor
 
 import u2net.network
-from datasets.calibration import calibration_split, joined
+from datasets.calibration import CHECK_SEED, CalibrationImages, calibration_images, calibration_split, joined
 from u2net.artifact import asked, changed, read_sidecar, write_sidecar
 from u2net.errors import ConfigError, QualityError
 from u2net.files import check_path, sha256_bytes, sha256_file
@@ -59,6 +63,8 @@ __all__ = ["choose_widths", "convolution_macs", "shrink", "shrink_file"]
 ByteArray = npt.NDArray[np.uint8]
 
 GROUP = 4  # channels that go together: what the engine fills up to
+SCENES = 12  # that the result is measured on beside the folder's own pictures
+FORGOTTEN = 0.1  # of mean IoU: so much less there is worth a warning
 SIZES = (0.6, 0.8)  # of the taught side, that healing draws from: half the time of whole ones
 STATISTICS = 8  # pictures that batch norm's are taken of: each has a hundred thousand pixels
 LIBRARIES = ("torch", "numpy", "Pillow")
@@ -130,6 +136,15 @@ def choose_widths(config: U2NetConfig, importance: dict[str, Tensor], share: flo
             )
         _, cost, widths = best
     return built(widths)
+
+
+def _at_side(images: CalibrationImages, side: int, progress: Callable[[str, int, int], None]) -> ByteArray:
+    """uint8 (N, side, side, 3): the images as the network gets them."""
+    small = np.empty((len(images), side, side, 3), np.uint8)
+    for row, image in enumerate(images):
+        small[row] = np.floor(resize_for_network(image, side) + np.float32(0.5)).astype(np.uint8)
+        progress("reading pictures", row + 1, len(images))
+    return small
 
 
 def _batches(pictures: ByteArray, batch: int) -> Iterator[Tensor]:
@@ -304,13 +319,20 @@ def shrink_file(
     side = source.config.size
 
     chosen = joined(split.calibration, split.check)
-    small = np.empty((len(chosen), side, side, 3), np.uint8)
-    for row, image in enumerate(chosen):
-        small[row] = np.floor(resize_for_network(image, side) + np.float32(0.5)).astype(np.uint8)
-        progress("reading pictures", row + 1, len(chosen))
+    small = _at_side(chosen, side, progress)
     shape = read_shape(widths) if widths else None
     name = shape.name if shape else f"{source.config.name}-{settings.share:g}"
     model, figures = shrink(source, chosen.names, small, settings, name, shape, say, progress)
+    if data is not None:
+        scenes = calibration_images(None, SCENES, settings.seed + CHECK_SEED)
+        seen = _own_maps(source, scenes.names, _at_side(scenes, side, progress))
+        found = validate(model, seen, np.arange(SCENES), torch.device("cpu"), 1)["val_iou"]
+        figures["iou_on_scenes"] = round(found, 6)
+        if figures["iou_healed"] - found > FORGOTTEN:
+            say(
+                f"warning: on {SCENES} procedural scenes the masks agree to {found:.4f} alone: what the folder does "
+                "not show is forgotten. Give all kinds of pictures that will come, or a larger share"
+            )
     save_checkpoint(model, target_file)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform != "darwin" else 1 << 30)
     say(f"at most {memory:.1f} GB of memory")

@@ -57,10 +57,13 @@ def test_channels_that_matter_stay() -> None:
         choose_widths(NARROW, importance, 0.05, "x")
 
 
-def test_from_a_checkpoint_to_a_smaller_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_a_checkpoint_to_a_smaller_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Forty pictures are enough, masks are not needed, and the same command does nothing the second time."""
     from train.cli import main
 
+    monkeypatch.setattr("train.shrink.FORGOTTEN", -1.0)  # any difference is worth the warning
     torch.manual_seed(5)
     model = U2Net(NARROW).eval()
     save_checkpoint(model, tmp_path / "own.safetensors")
@@ -71,8 +74,10 @@ def test_from_a_checkpoint_to_a_smaller_one(tmp_path: Path, capsys: pytest.Captu
     words = ["shrink", "--weights", str(tmp_path / "own.safetensors"), "--data", str(tmp_path / "pictures")]
     words += ["--out", str(out), "--share", "0.5", "--steps", "4", "--batch", "2", "--threads", "1", "--json"]
     assert main(words) == 0
-    made = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    made = json.loads(said.out)
     assert made == verify_artifact(out)
+    assert f"agree to {made['figures']['iou_on_scenes']:.4f} alone" in said.err
     figures = made["figures"]
     assert figures["share"] <= 0.5 and figures["parameters_after"] < figures["parameters_before"]
     assert 0 <= figures["iou_pruned"] <= figures["iou_healed"] <= 1, "never below its start"
