@@ -30,7 +30,8 @@ from .settings import ExportSettings
 __all__ = ["ExportSettings", "export_checkpoint"]
 
 MAX_ROUNDING_COST = 5e-3  # mean difference that float16 weights may make, of values in [0, 1]; beyond, edges move
-NAMED_AFTER_DATA = {"human": "full", "small-tuned": "small"}  # models that are another one's network trained on something else
+#: Models that are another one's network, trained on something else.
+NAMED_AFTER_DATA = {"human": "full", "small-tuned": "small"}
 CODE = (sys.modules[__package__], u2net.network)  # what of this project decides the bytes
 LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime")
 

@@ -37,7 +37,7 @@ try {{
   window.found = {{ error: String(error) }};
 }}
 </script>"""
-#: Bundle, entry of the package, options: for a page without a bundler, standalone.js; ONNX Runtime needs one, and a worker.
+#: Bundle, entry, options: standalone.js is what a page without a bundler loads; ONNX Runtime needs one, and a worker.
 WAYS = {
     "engine": ("/dist/standalone.js", ""),
     "onnxruntime": ("/pages/remover.js", ", worker: () => new Worker('/pages/worker.js', { type: 'module' })"),

@@ -186,6 +186,7 @@ try {
 }
 """
 
+
 @pytest.mark.parametrize("browser", BROWSERS)
 def test_the_demo(browser: str, packed_bundle: Path, web_dist: Path, tmp_path: Path) -> None:
     """In each browser: the sample cut out at once, then a file, through the repair, to the download."""

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from u2net.errors import ArtifactError, CheckpointError, OutputError
 from u2net.network.checkpoint import detect_config, load_checkpoint, model_from_tensors, save_checkpoint
 from u2net.network.model import CONFIGS, StageWidths, U2Net, U2NetConfig
+from u2net.zoo import own_weights
 
 WIDTHS = tuple(StageWidths(2 + i % 2, 4 + i % 3) for i in range(11))
 
@@ -133,6 +134,11 @@ def test_authors_weights_are_recognised(small_weights: Path):
     assert loaded.config == CONFIGS["small"]
     published = load_file(small_weights)
     assert all(torch.equal(value, published[name]) for name, value in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize(("model", "shape"), [("lite", "lite"), ("small-fast", "small-fast"), ("small-tuned", "small")])
+def test_weights_in_the_repository_have_the_shape_that_they_are_named_for(model: str, shape: str):
+    assert load_checkpoint(own_weights(model)).config == CONFIGS[shape]
 
 
 def test_known_shapes_get_their_names():
