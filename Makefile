@@ -1,9 +1,9 @@
 # A folder is a stage, a stage is a command, a command is a target. `make export quantize` is the main job, `make test`
 # the proof. Every target sets up what it needs: the Python environment in .venv, npm packages under their lock files.
 
-# MODEL is a shape: lite, small-fast, small, full, or a TOML file of widths; NAME is what it is called. PRUNE is the share of
-# the multiplications that stays, as in `make export quantize PRUNE=0.5`; DATA the pictures and masks of `make finetune`; both
-# train for STEPS, or for MINUTES. BROTLI is the quality of the .br files of a bundle, 0 to 11.
+# MODEL is lite, small-fast, small-tuned, small, full, or a TOML file of widths; NAME is what it is called. PRUNE is the share
+# of the multiplications that stays, as in `make export quantize PRUNE=0.5`; DATA the pictures and masks of `make finetune`;
+# both train for STEPS, or for MINUTES. BROTLI is the quality of the .br files of a bundle, 0 to 11.
 MODEL  ?= small-fast
 PRUNE  ?=
 STEPS  ?=

@@ -68,7 +68,7 @@ def list_() -> None:
 
 
 @application.command(examples="u2net weights path small")
-def path(name: Annotated[str, typer.Argument(metavar="MODEL", help="lite, small-fast, small, full, …")]) -> None:
+def path(name: Annotated[str, typer.Argument(metavar="MODEL", help="lite, small-fast, small-tuned, small, …")]) -> None:
     """Print where the weights of a model lie: in this installation, or where they were fetched to."""
     found = own_weights(name)
     result({"name": name, "path": str(found)}, str(found))
