@@ -217,10 +217,9 @@ lint: | $(DEV) ## ruff, mypy, who may import whom
 	$(PY) -m mypy
 	.venv/bin/lint-imports
 
-# One thread for each test process: two that wait for each other cost several times as much. Three processes for two cores:
-# one of them mostly waits for a browser.
+# One thread for each test process: two that wait for each other cost several times as much.
 test: lint $(NODE) tests/publish/transformers_js/node_modules/.package-lock.json web chromium | $(DEV) ## everything that must hold
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 3 --dist loadgroup --durations 15
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup --durations 15
 
 docs: | $(VENV) ## docs/commands.md and docs/forms.md out of the program, tables out of docs/figures/
 	$(PY) docs/commands.py
