@@ -115,7 +115,7 @@ build/engine/.built: $(wildcard engine/src/*.c engine/src/*.h) engine/build.py |
 	@touch $@
 
 eval: quantize $(WHOLE) build/engine/.built $(NODE) chromium ## mask quality and browser latency → build/report/report.html
-	$(PY) -m eval $(WHOLE) $(BUILD)/fp32.onnx $(BUILD)/int8.onnx $(BUILD)/int8.u2e $(if $(EVAL),--data $(EVAL)) --policy $(POLICY) --out $(REPORT)
+	$(PY) -m eval $(strip $(WHOLE) $(BUILD)/fp32.onnx) $(BUILD)/int8.onnx $(BUILD)/int8.u2e $(if $(EVAL),--data $(EVAL)) --policy $(POLICY) --out $(REPORT)
 
 gate: | $(VENV) ## fail where the report breaks eval/policy.toml
 	$(PY) -m eval gate $(REPORT)/report.json --policy $(POLICY) --markdown $(REPORT)/report.md

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +17,7 @@ from eval.measures import FLAWS, MASK
 from eval.metrics import score
 from eval.models import candidates
 from eval.quality import FolderSamples, ProceduralSamples, QualitySettings, judge, open_samples
-from eval.thumbnails import ADDED, LOST, thumbnails_of
+from eval.thumbnails import ADDED, HEIGHT_PX, LOST, thumbnails_of
 from tests.support.runner_models import red_detector
 from u2net.errors import ConfigError, DataError, ImageError, ModelError
 from u2net.infer import Session
@@ -184,10 +185,10 @@ def test_thumbnails(folder, tiny_fp32, tmp_path):
     assert stem == "left_2"
     names = [model.name for model in models]
     assert list(pictures.masks) == names and list(pictures.differences) == names[1:]
-    assert pictures.input[:2] == b"\xff\xd8"
-    pngs = [pictures.truth, *pictures.masks.values(), *pictures.differences.values()]
-    assert all(png[:4] == b"\x89PNG" for png in pngs)
-    assert all(len(content) < 40_000 for content in (pictures.input, *pngs))
+    for content in (pictures.input, pictures.truth, *pictures.masks.values(), *pictures.differences.values()):
+        with Image.open(io.BytesIO(content)) as image:
+            assert (image.format, image.height) == ("WEBP", HEIGHT_PX)
+        assert len(content) < 40_000
 
 
 def test_differences_show_what_is_lost_and_added():

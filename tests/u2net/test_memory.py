@@ -10,7 +10,8 @@ from eval.throughput import make_photographs, measure_memory
 from tests.support.runner_models import red_detector
 
 #: Decoded colours, the matte, colours without the background's share: 7; a few planes more while one becomes the next.
-BYTES_A_PIXEL = 10.5
+#: Measured are 10.5, give or take what an allocator keeps; one plane more is a failure.
+BYTES_A_PIXEL = 11
 
 
 @pytest.mark.parametrize("preset", ["fast", "balanced"])
