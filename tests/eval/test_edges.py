@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from eval.edges import NETWORK_SIZE, measure_masks, perfect_maps
+from tests.support.matting import needs_pymatting
 
 
 def test_means_are_the_mattes_over_the_maps_pixels() -> None:
@@ -25,7 +26,7 @@ def test_seen_is_resized_like_the_picture() -> None:
 
 @pytest.mark.parametrize("map_name", ["means", "seen"])
 def test_a_photographs_true_matte_is_brought_back(shared: Path, map_name: str) -> None:
-    pytest.importorskip("pymatting")
+    needs_pymatting()
     rows = measure_masks(None, shared / "data" / "eval", (), ("fast", "balanced", "best"))
     plain, balanced, best = (row.mean for row in rows if row.what.endswith(map_name))
     assert balanced <= 0.75 * plain

@@ -18,6 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 from tests.golden import generate
+from tests.support.matting import estimate_foreground_ml, needs_pymatting
 from u2net import components, foreground, guided, matting, postprocess, preprocess, sampling, second_look
 from u2net.composite import Background, composite
 from u2net.contours import contours, simplify, svg_path
@@ -167,7 +168,7 @@ def test_balanced_brings_thin_structures_back() -> None:
 
 
 def test_best_brings_thin_structures_back() -> None:
-    pytest.importorskip("pymatting")
+    needs_pymatting()
     rgb, alpha, small = scene()
     plain = error(postprocess.matte(rgb, small, FAST), alpha)
     assert error(postprocess.matte(rgb, small, BEST), alpha) <= 0.6 * plain
@@ -199,7 +200,7 @@ def test_trusted_maps_are_kept_and_blurred_ones_mended() -> None:
 
 
 def test_to_best_a_blurred_map_is_but_a_trimap() -> None:
-    pytest.importorskip("pymatting")
+    needs_pymatting()
     from u2net.matting import solve_matte
 
     rgb, alpha, small = scene()
@@ -212,7 +213,7 @@ def test_to_best_a_blurred_map_is_but_a_trimap() -> None:
 
 
 def test_best_is_no_worse_than_balanced() -> None:
-    pytest.importorskip("pymatting")
+    needs_pymatting()
     rgb, alpha, small = scene()
     assert error(postprocess.matte(rgb, small, BEST), alpha) <= error(postprocess.matte(rgb, small, BALANCED), alpha)
 
@@ -228,7 +229,7 @@ def test_cell_averages_are_cell_means() -> None:
 @pytest.mark.parametrize("preset", [BALANCED, BEST], ids=["balanced", "best"])
 def test_mattes_averaged_down_give_a_trusted_map(preset: Refinement) -> None:
     if preset is BEST:
-        pytest.importorskip("pymatting")
+        needs_pymatting()
     rgb, _, small = scene()
 
     def distance(settings: Refinement) -> float:
@@ -244,7 +245,7 @@ def test_mattes_averaged_down_give_a_trusted_map(preset: Refinement) -> None:
 def test_translucent_subjects_stay_translucent(preset: Refinement) -> None:
     """A pane of glass, 40 % opaque, in front of stripes that its map knows nothing of."""
     if preset is BEST:
-        pytest.importorskip("pymatting")
+        needs_pymatting()
     size = 480
     y, x = np.mgrid[0:size, 0:size]
     alpha = np.where((abs(x - 240) < 120) & (abs(y - 240) < 140), 0.4, 0.0)
@@ -265,7 +266,7 @@ def test_best_without_pymatting_says_what_to_install(monkeypatch: pytest.MonkeyP
 
 
 def test_who_waits_for_best_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("pymatting")
+    needs_pymatting()
     told: list[str] = []
     matting._pymatting()
     matting.prepare_matting(told.append)
@@ -326,14 +327,14 @@ def test_translucent_subjects_lose_the_background_too() -> None:
     assert after <= 0.35 * before
 
 
-def test_foreground_is_as_good_as_pymattings() -> None:
-    pymatting = pytest.importorskip("pymatting")
+def test_foreground_is_as_good_as_pymattings(monkeypatch: pytest.MonkeyPatch) -> None:
+    estimate = estimate_foreground_ml(monkeypatch)
     rgb, alpha, _ = scene(240)
     size = rgb.shape[0]
     y, x = np.mgrid[0:size, 0:size].astype(np.float64) / size - 0.5
     front = np.stack((200 + 30 * x, 60 + 40 * y, 50 + 0 * x), -1)
     soft = (alpha > 0.05) & (alpha < 1)
-    theirs = pymatting.estimate_foreground_ml(rgb / 255.0, alpha) * 255
+    theirs = estimate(rgb / 255.0, alpha) * 255
     ours = foreground.estimate_foreground(rgb, sampling.to_alpha(alpha.astype(np.float32)))
     before = np.abs(rgb - front)[soft].mean()
     gained, possible = before - np.abs(ours - front)[soft].mean(), before - np.abs(theirs - front)[soft].mean()
