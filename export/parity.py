@@ -7,7 +7,7 @@ with the large folded biases of the authors' small model. The graph's own is 6e-
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from u2net.preprocess import Size, normalise, resize_bilinear, resize_for_networ
 
 from .settings import ExportSettings
 
-__all__ = ["MAX_DIFFERENCE", "Parity", "measure_parity", "size_agreement"]
+__all__ = ["MAX_DIFFERENCE", "Expected", "Parity", "expected_maps", "measure_parity", "size_agreement"]
 
 MAX_DIFFERENCE = 1e-4  # of a probability; float32 sums of the authors' weights are off by up to 6e-5
 
@@ -51,33 +51,25 @@ class Parity:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def measure_parity(
-    proto: onnx.ModelProto,
-    reference: U2Net,
-    settings: ExportSettings,
-    pictures: Iterable[npt.NDArray[np.uint8]],
-    *,
-    limit: float | None = MAX_DIFFERENCE,
-    progress: Callable[[], None] = lambda: None,
-) -> Parity:
-    """Compare `proto`, exported from `reference` with `settings`, on `pictures`, uint8 (H, W, 3) sRGB.
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """What the graph is given for a picture, and the seven maps that PyTorch makes of it, float64 (N, 1, H, W)."""
 
-    Raises `QualityError` where any value differs by more than `limit` or an 8-bit alpha by more than one level; with
-    `limit` None differences are measured and allowed. A dynamic graph is compared at a second size as well, one that
-    takes several pictures at a time on each picture and its mirror image in turn.
+    feed: Array
+    maps: list[npt.NDArray[np.float64]]
+
+
+def expected_maps(
+    reference: U2Net, settings: ExportSettings, pictures: Iterable[npt.NDArray[np.uint8]]
+) -> Iterator[Expected]:
+    """What a graph exported from `reference` with `settings` has to compute on `pictures`, uint8 (H, W, 3) sRGB.
+
+    A dynamic graph gets every other picture at a second size, one that takes several pictures at a time each picture
+    and its mirror image in turn.
     """
-    from u2net.runtime import onnxruntime
-
-    proto = _with_float_alpha(proto)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
     size = settings.size or reference.config.size
     height = sides(size)[0]
     exact = copy.deepcopy(reference).double()
-    worst, total, count, seen = 0.0, 0.0, 0, 0
-    levels: int | None = None
     for index, picture in enumerate(pictures):
         resized = resize_for_network(picture, size)
         if settings.dynamic and index % 2:
@@ -93,14 +85,38 @@ def measure_parity(
             tensor = np.concatenate([tensor[..., :: 1 - 2 * (place % 2)] for place in range(pictures_at_once)])
             feed = tensor
         with torch.inference_mode():
-            maps = [m.numpy() for m in exact(torch.from_numpy(tensor).double())]
-        results = dict(zip(names, session.run(None, {"input": feed}), strict=True))
+            yield Expected(feed, [m.numpy() for m in exact(torch.from_numpy(tensor).double())])
+
+
+def measure_parity(
+    proto: onnx.ModelProto,
+    expected: Iterable[Expected],
+    *,
+    limit: float | None = MAX_DIFFERENCE,
+    progress: Callable[[], None] = lambda: None,
+) -> Parity:
+    """Compare what `proto` computes with what `expected_maps` has of its network and settings.
+
+    Raises `QualityError` where any value differs by more than `limit` or an 8-bit alpha by more than one level; with
+    `limit` None differences are measured and allowed.
+    """
+    from u2net.runtime import onnxruntime
+
+    proto = _with_float_alpha(proto)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    worst, total, count, seen = 0.0, 0.0, 0, 0
+    levels: int | None = None
+    for one in expected:
+        results = dict(zip(names, session.run(None, {"input": one.feed}), strict=True))
         if "saliency" in results:
             alpha = results.pop("alpha")
-            expected = np.floor(maps[0][0] * 255 + 0.5)
-            levels = max(levels or 0, int(np.abs(alpha.astype(np.float32) - expected).max()))
-        for expected, found in zip(maps, results.values(), strict=False):
-            difference = np.abs(expected.reshape(found.shape) - found)
+            rounded = np.floor(one.maps[0][0] * 255 + 0.5)
+            levels = max(levels or 0, int(np.abs(alpha.astype(np.float32) - rounded).max()))
+        for wanted, found in zip(one.maps, results.values(), strict=False):
+            difference = np.abs(wanted.reshape(found.shape) - found)
             # NaN compares false with everything, so it is looked for by name.
             worst = float("inf") if np.isnan(found).any() else max(worst, float(difference.max()))
             total += float(difference.sum(dtype=np.float64))

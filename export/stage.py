@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from u2net.preprocess import read_size, write_size
 from u2net.zoo import DEFAULT_MODEL, own_weights
 
 from .exporter import export_model, fold_batch_norm, round_weights, store_half
-from .parity import measure_parity, size_agreement
+from .parity import Expected, expected_maps, measure_parity, size_agreement
 from .settings import ExportSettings
 
 __all__ = ["ExportSettings", "export_checkpoint"]
@@ -120,10 +120,16 @@ def export_checkpoint(
     graphs = [(target, proto, settings)]
     if fp16 and not settings.fp16:
         graphs.append((fp16_path(target), store_half(proto), replace(settings, fp16=True)))
+    progress(f"running PyTorch on {len(pictures)} pictures")
+    expected = list(expected_maps(folded, settings, pictures))
     proven = []
     for path, graph, form in graphs:
         progress(f"comparing {path.name} with PyTorch on {len(pictures)} pictures")
-        proven.append((path, graph, form, _prove(graph, folded, form, pictures)))
+        if form.fp16:
+            found = _prove_half(graph, folded, form, pictures, expected)
+        else:
+            found = measure_parity(graph, expected).as_figures()
+        proven.append((path, graph, form, found))
     made: dict[str, dict[str, Any]] = {}
     for path, graph, form, figures in proven:
         facts = {**figures, **further, "parameters": count_parameters(network)}
@@ -168,15 +174,18 @@ def fp16_path(path: Path) -> Path:
     return path.with_name(stem + path.suffix)
 
 
-def _prove(
-    proto: onnx.ModelProto, folded: U2Net, settings: ExportSettings, pictures: CalibrationImages
+def _prove_half(
+    proto: onnx.ModelProto,
+    folded: U2Net,
+    settings: ExportSettings,
+    pictures: CalibrationImages,
+    unrounded: Iterable[Expected],
 ) -> dict[str, float | int]:
-    """What the comparison with PyTorch measured. Raises `QualityError`."""
-    if not settings.fp16:
-        return measure_parity(proto, folded, settings, pictures).as_figures()
-    # Parity is with PyTorch holding the same rounded weights; the cost is what the rounding does to the masks.
-    figures = measure_parity(proto, round_weights(folded), settings, pictures).as_figures()
-    cost = measure_parity(proto, folded, settings, pictures, limit=None)
+    """What the comparison of a graph of float16 weights measured: with PyTorch holding the same rounded weights, and,
+    for what the rounding does to the masks, with what `folded` makes of `pictures`. Raises `QualityError`.
+    """
+    figures = measure_parity(proto, expected_maps(round_weights(folded), settings, pictures)).as_figures()
+    cost = measure_parity(proto, unrounded, limit=None)
     if not cost.mean_difference <= MAX_ROUNDING_COST:
         raise QualityError(
             f"float16 weights change the masks by {cost.mean_difference:.2g} on average; leave --fp16 out"

@@ -48,13 +48,14 @@ from u2net.network.shape import read_shape
 from u2net.preprocess import resize_for_network
 
 from .augment import PLAIN
-from .batchnorm import rebase_batch_norm, recalibrate
+from .batchnorm import rebase_batch_norm
 from .cache import Cache
 from .config import PruneSettings
 from .forward import normalise_batch
 from .loop import Ranks, TrainSettings, train
 from .losses import LossWeights, distillation_loss
 from .prune import absorb_constants, kept_channels, macs, prune, taylor
+from .reconstruct import reconstruct
 from .shrink_settings import ShrinkSettings
 from .validation import held_out, validate
 
@@ -204,8 +205,10 @@ def shrink(
     seconds = (time.monotonic() - began) / len(ranked)  # forwards and backwards, one picture, the whole network
     if target is None:
         target = choose_widths(source.config, importance, settings.share, name)
-    model = prune(whole, replace(target, name=name), kept_channels(source.config, target, importance))
-    recalibrate(model, _batches(ranked, settings.batch))
+    kept = kept_channels(source.config, target, importance)
+    model = prune(whole, replace(target, name=name), kept)
+    reconstruct(model, whole, kept, list(_batches(pictures[training[: settings.fitting]], 1)), progress)
+    rebase_batch_norm(model, _batches(few, 1))
     full, left = macs(source.config), macs(target)
     before = validate(model, cache, checked, torch.device("cpu"), 1)
     say(f"pruned: mean IoU {before['val_iou']:.4f} with the whole network on {len(checked)} held-out pictures")

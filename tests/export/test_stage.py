@@ -18,7 +18,7 @@ from export import stage
 from export.cli import main
 from export.exporter import export_model, fold_batch_norm, store_half
 from export.ort_format import write_ort
-from export.parity import measure_parity
+from export.parity import expected_maps, measure_parity
 from export.settings import ExportSettings
 from tests.support.exports import SIZE, Exported
 from tests.support.paths import ROOT
@@ -144,7 +144,7 @@ def test_side_maps_are_all_seven(exported: Exported, pictures: list[np.ndarray])
     graph = exported(side_maps=True)
     assert [o.name for o in graph.graph.output] == ["alpha", *(f"side{i}" for i in range(1, 7))]
     settings = ExportSettings(size=SIZE, side_maps=True)
-    assert measure_parity(graph, fold_batch_norm(network()), settings, pictures).max_difference < 1e-5
+    assert measure_parity(graph, expected_maps(fold_batch_norm(network()), settings, pictures)).max_difference < 1e-5
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (96, 160), (75, 101), (33, 48)])
@@ -159,7 +159,7 @@ def test_dynamic_graph_takes_any_size(exported: Exported, height: int, width: in
 
 
 def test_parity_holds_and_is_measured(graph: onnx.ModelProto, pictures: list[np.ndarray]):
-    parity = measure_parity(graph, fold_batch_norm(network()), ExportSettings(size=SIZE), pictures)
+    parity = measure_parity(graph, expected_maps(fold_batch_norm(network()), ExportSettings(size=SIZE), pictures))
     assert parity.pictures == 2 and 0 <= parity.mean_difference <= parity.max_difference < 1e-5
 
 
@@ -168,19 +168,19 @@ def test_one_changed_weight_breaks_parity(graph: onnx.ModelProto, pictures: list
     with torch.no_grad():
         other.get_parameter("outconv.bias").add_(0.01)
     with pytest.raises(QualityError, match="differs from PyTorch by"):
-        measure_parity(graph, other, ExportSettings(size=SIZE), pictures)
+        measure_parity(graph, expected_maps(other, ExportSettings(size=SIZE), pictures))
 
 
 def test_not_a_number_breaks_parity(graph: onnx.ModelProto, pictures: list[np.ndarray]):
     bias = next(t for t in graph.graph.initializer if t.name == "outconv.bias")
     bias.CopyFrom(onnx.numpy_helper.from_array(np.array([np.nan], np.float32), bias.name))
     with pytest.raises(QualityError, match="by inf"):
-        measure_parity(graph, fold_batch_norm(network()), ExportSettings(size=SIZE), pictures)
+        measure_parity(graph, expected_maps(fold_batch_norm(network()), ExportSettings(size=SIZE), pictures))
 
 
 def test_no_picture_is_no_proof(graph: onnx.ModelProto):
     with pytest.raises(QualityError, match="no picture"):
-        measure_parity(graph, fold_batch_norm(network()), ExportSettings(size=SIZE), [])
+        measure_parity(graph, expected_maps(fold_batch_norm(network()), ExportSettings(size=SIZE), []))
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
@@ -326,7 +326,8 @@ def test_small_is_proven_on_photographs(shared: Path, small_weights: Path, small
     settings = ExportSettings()
     photographs = calibration_images(shared / "data" / "calib" / "images", 3, 1)
     folded = fold_batch_norm(load_checkpoint(small_weights))
-    assert measure_parity(onnx.load_model(small_fp32), folded, settings, photographs).max_difference < 1e-4
+    expected = expected_maps(folded, settings, photographs)
+    assert measure_parity(onnx.load_model(small_fp32), expected).max_difference < 1e-4
 
 
 @pytest.mark.parametrize("form", ["fp32", "fp16", "image"])

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from publish.huggingface import ONNX_FILES, write_huggingface_folder
+from tests.support.matting import without_pymatting
 from u2net import Remover
 from u2net.postprocess import FAST
 
@@ -76,7 +77,8 @@ def test_transformers_js_runs_the_code_of_the_readme(
         assert _iou(cutout[..., 3], _ours(model, photograph)) > 0.9
 
 
-def test_rembg_takes_the_model(small_fp32: Path, photograph: Path) -> None:
+def test_rembg_takes_the_model(small_fp32: Path, photograph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_pymatting(monkeypatch)  # rembg imports it for what is not asked of it here
     rembg = pytest.importorskip("rembg")
     session = rembg.new_session("u2net_custom", model_path=str(small_fp32))
     with Image.open(photograph) as image:

@@ -11,10 +11,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
-__all__ = ["estimate_foreground_ml", "needs_pymatting"]
+__all__ = ["estimate_foreground_ml", "needs_pymatting", "without_pymatting"]
 
 
 def needs_pymatting() -> None:
@@ -37,3 +38,11 @@ def estimate_foreground_ml(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any
     monkeypatch.delitem(sys.modules, module, raising=False)
     function: Callable[..., Any] = import_module(module).estimate_foreground_ml
     return function
+
+
+def without_pymatting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let others import what they want of pymatting, and nothing of it work: for what does not matte."""
+    for name in ("", ".alpha.estimate_alpha_cf", ".foreground.estimate_foreground_ml", ".util.util"):
+        parts = f"pymatting{name}".split(".")
+        for count in range(1, len(parts) + 1):
+            monkeypatch.setitem(sys.modules, ".".join(parts[:count]), MagicMock())

@@ -234,24 +234,28 @@ class U2Net(nn.Module):
 
     def stage_outputs(self, x: Tensor, last: str = "stage1d") -> dict[str, Tensor]:
         """What the stages give, by name in forward order, up to stage `last`: each (N, its `out`, h, w)."""
-        if self.config.stem > 1:
-            x = F.pixel_unshuffle(x, self.config.stem)
         outputs: dict[str, Tensor] = {}
-        h = x
         for name in STAGE_NAMES:
-            index = int(name[5])
-            if name.endswith("d"):
-                skip = outputs[f"stage{index}"]
-                if self.config.resql:
-                    skip = self.get_submodule(f"resql{index}")(skip)
-                h = torch.cat((upsample_to(h, skip), skip), 1)
-            elif index > 2 or (index == 2 and self.config.first_pool):
-                h = F.max_pool2d(h, 2, stride=2, ceil_mode=True)
-            h = self.get_submodule(name)(h)
-            outputs[name] = h
+            outputs[name] = self.get_submodule(name)(self.stage_input(name, x, outputs))
             if name == last:
                 break
         return outputs
+
+    def stage_input(self, name: str, x: Tensor, outputs: dict[str, Tensor]) -> Tensor:
+        """What stage `name` reads, of a picture `x`, (N, 3, H, W), and what the stages before it have given."""
+        index = int(name[5])
+        if name == "stage1":
+            return F.pixel_unshuffle(x, self.config.stem) if self.config.stem > 1 else x
+        if name.endswith("d"):
+            skip = outputs[f"stage{index}"]
+            above = outputs["stage6" if index == 5 else f"stage{index + 1}d"]
+            if self.config.resql:
+                skip = self.get_submodule(f"resql{index}")(skip)
+            return torch.cat((upsample_to(above, skip), skip), 1)
+        before = outputs[f"stage{index - 1}"]
+        if index == 2 and not self.config.first_pool:
+            return before
+        return F.max_pool2d(before, 2, stride=2, ceil_mode=True)
 
     def _sides(self, outputs: dict[str, Tensor]) -> list[Tensor]:
         return [self.get_submodule(f"side{index}")(outputs[name]) for index, name in enumerate(SIDE_STAGES, 1)]
