@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from u2net.commandline import Application, progress, result, say
+from u2net.commandline import Application, deliver, progress, result, say
 
 from .settings import PackSettings
 
@@ -75,17 +75,13 @@ def profile(
     out: Annotated[Path | None, typer.Option(metavar="FILE.md", help="write the table there")] = None,
 ) -> None:
     """Where the time of a picture goes: every operator in Node, one thread, with the rate of its multiplications."""
-    from u2net.files import write_bytes
-
     from .profile import operator_table, profile_model
 
     with progress() as report:
         report("running in Node", 0, 1)
         steps = profile_model(model, rounds)
     table = operator_table(steps)
-    if out is not None:
-        write_bytes(out, (table + "\n").encode())
-    result({"steps": [asdict(step) for step in steps]}, table)
+    deliver({"steps": [asdict(step) for step in steps]}, table, out, table)
 
 
 def _lines(path: Path, sidecar: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from datasets.masks import MASK_VALUES_HELP
-from u2net.commandline import Application, progress, refuse, result, say
+from u2net.commandline import Application, deliver, progress, refuse, result, say
 from u2net.errors import ConfigError
 from u2net.postprocess import PRESETS
 
@@ -27,7 +27,9 @@ Data = Annotated[
 ]
 MaskValues = Annotated[str | None, typer.Option(metavar="VALUES", help=MASK_VALUES_HELP)]
 OneModel = Annotated[Path | None, typer.Option(metavar="FILE", help="a model (by default the runner's own)")]
-Figures = Annotated[Path | None, typer.Option(metavar="FILE.json", help="write the figures there")]
+Figures = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="write the figures to FILE.json, or the table to FILE.md")
+]
 Presets = Annotated[str, typer.Option(metavar="LIST", help="presets of the runner, with commas between")]
 Report = Annotated[Path, typer.Argument(metavar="REPORT.json", help="made by `u2net eval`")]
 BaselineFile = Annotated[
@@ -146,33 +148,41 @@ def latency(
 def engines(
     results: Annotated[list[Path], typer.Argument(metavar="LATENCY.json", help="made by `u2net eval latency --out`")],
     *,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.md", help="write the table there")] = None,
+    out: Figures = None,
 ) -> None:
     """One table of latency results: the project's own engine beside onnxruntime-web, in processor time."""
     from .latency.comparison import comparison_table
 
-    _deliver(comparison_table(results), out)
+    table = comparison_table(results)
+    deliver({"table": table.splitlines()}, table, out, table)
 
 
 @application.command(examples="u2net eval closeness build/report/report.json --out closeness.md")
 def closeness(
     reports: Annotated[list[Path], typer.Argument(metavar="REPORT.json", help="made by `u2net eval`")],
     *,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.md", help="write the table there")] = None,
+    out: Figures = None,
 ) -> None:
     """One table of reports: how close each model's masks are to the first model's, and all of them to the truth."""
     from .closeness import closeness_table
 
-    _deliver(closeness_table(reports), out)
+    table = closeness_table(reports)
+    deliver({"table": table.splitlines()}, table, out, table)
 
 
-def _deliver(table: str, out: Path | None) -> None:
-    """Print a Markdown table, and write it to `out` where that is given."""
-    from u2net.files import write_bytes
+@application.command(
+    examples="u2net eval leaderboard small.json lite.json --out leaderboard.md",
+)
+def leaderboard(
+    reports: Annotated[list[Path], typer.Argument(metavar="REPORT.json", help="made by `u2net eval --second-look`")],
+    *,
+    out: Figures = None,
+) -> None:
+    """One table of reports: every model's masks against the truth, with one look and with two, and its time."""
+    from .leaderboard import leaderboard_table
 
-    if out is not None:
-        write_bytes(out, (table + "\n").encode())
-    result({"table": table.splitlines()}, table)
+    table = leaderboard_table(reports)
+    deliver({"table": table.splitlines()}, table, out, table)
 
 
 def _named(settings: LatencySettings, backends: str) -> LatencySettings:
@@ -273,8 +283,6 @@ def edges(
     out: Figures = None,
 ) -> None:
     """Measure edges and colours of the runner's presets against plain resizing (`fast`)."""
-    from u2net.files import write_json
-
     from .edges import measure_masks, measure_scenes, table
 
     chosen = _presets(presets)
@@ -282,9 +290,7 @@ def edges(
     if data is not None:
         rows += measure_masks(model, data, sets.split(","), chosen)
     figures = [{**vars(row), "mean": row.mean} for row in rows]
-    if out is not None:
-        write_json(out, {"rows": figures})
-    result(figures, table(rows))
+    deliver({"rows": figures}, table(rows), out)
 
 
 @application.command(examples="u2net eval gallery --data pairs/ --model build/small/int8.onnx --out build/gallery")
@@ -339,14 +345,10 @@ def throughput(
     out: Figures = None,
 ) -> int:
     """Measure how fast and frugal the runner is, and whether it survives being killed."""
-    from u2net.files import write_json
-
     from .throughput import measure, throughput_text
 
     figures = measure(model, data, count, _presets(presets), jobs, kill)
-    if out is not None:
-        write_json(out, figures)
-    result(figures, throughput_text(figures))
+    deliver(figures, throughput_text(figures), out)
     return 1 if gate and figures.get("missed") else 0
 
 
@@ -355,7 +357,6 @@ def panoramas(model: OneModel = None, out: Figures = None) -> None:
     """Measure whether subjects in wide pictures are found as well as in a square crop around them."""
     from dataclasses import asdict
 
-    from u2net.files import write_json
     from u2net.infer import Session
     from u2net.remover import default_model
 
@@ -363,9 +364,7 @@ def panoramas(model: OneModel = None, out: Figures = None) -> None:
 
     rows = measure_panoramas(Session(model or default_model()))
     figures = [asdict(row) | {"share": row.share} for row in rows]
-    if out is not None:
-        write_json(out, figures)
-    result(figures, panoramas_text(rows))
+    deliver(figures, panoramas_text(rows), out)
 
 
 def _presets(text: str) -> list[str]:

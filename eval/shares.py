@@ -27,6 +27,7 @@ from engine.runtime import EngineSession
 from engine.stage import pack_model
 from u2net.agreement import mask_iou
 from u2net.chart import Curve, draw_curves
+from u2net.commandline import table_file
 from u2net.errors import ModelError
 from u2net.files import check_path, write_bytes, write_json
 from u2net.preprocess import to_tensor
@@ -113,7 +114,7 @@ def measure_shares(
     write_json(
         prefix.with_name(f"{prefix.name}.json"), {"pictures": len(pictures), "source": pictures.source, "rows": value}
     )
-    write_bytes(prefix.with_name(f"{prefix.name}.md"), (table + "\n").encode())
+    write_bytes(prefix.with_name(f"{prefix.name}.md"), table_file(table))
     write_bytes(prefix.with_name(f"{prefix.name}.svg"), _picture(rows[: len(models)], len(pictures)).encode())
     return value, table
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from u2net.commandline import Application, Changes, progress, result, say
+from u2net.commandline import Application, Changes, progress, result, say, table_file
 from u2net.errors import ConfigError
 
 from .settings import QuantizeSettings
@@ -247,7 +247,7 @@ def _write_tables(rows: list[dict[str, Any]], table: str, out: Path | None) -> N
         from u2net.files import write_bytes, write_json
 
         write_json(out.with_suffix(".json"), {"rows": rows})
-        write_bytes(out.with_suffix(".md"), (table + "\n").encode())
+        write_bytes(out.with_suffix(".md"), table_file(table))
     result(rows, table)
 
 

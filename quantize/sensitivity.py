@@ -13,6 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from datasets.calibration import calibration_split
+from u2net.commandline import table_file
 from u2net.files import check_path, write_bytes, write_json
 
 from .agreement import Agreement, agreement, maps_of, mask_share, run_maps
@@ -138,7 +139,7 @@ def sensitivity_report(
         ],
     }
     write_json(prefix.with_suffix(".json"), value)
-    write_bytes(prefix.with_suffix(".md"), (table + "\n").encode())
+    write_bytes(prefix.with_suffix(".md"), table_file(table))
     write_bytes(prefix.with_suffix(".svg"), _picture(costs, len(others)).encode())
     write_bytes(prefix.with_name(f"{prefix.name}-curve.svg"), curve_picture(points, len(others)).encode())
     return value, table

@@ -38,6 +38,7 @@ from .validation import held_out, map_sides, validate
 __all__ = [
     "absorb_constants",
     "align_first_stage",
+    "convolution",
     "kept_channels",
     "macs",
     "make_start",
@@ -106,7 +107,8 @@ def producers(config: U2NetConfig) -> list[Producer]:
     return found
 
 
-def _convolution(model: U2Net, name: str) -> nn.Conv2d:
+def convolution(model: U2Net, name: str) -> nn.Conv2d:
+    """The convolution of that name."""
     found = model.get_submodule(name)
     if not isinstance(found, nn.Conv2d):
         raise TypeError(f"{name} is not a convolution")
@@ -178,7 +180,7 @@ def absorb_constants(model: U2Net, sigmas: float = 3.0) -> int:
             changed += int((constant > 0).sum())
             bn.bias.sub_(constant)
             for use in p.uses:
-                conv = _convolution(model, use.conv)
+                conv = convolution(model, use.conv)
                 columns = conv.weight[:, use.offset : use.offset + len(constant)].sum((2, 3))
                 assert conv.bias is not None
                 conv.bias.add_(columns @ constant)

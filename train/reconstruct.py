@@ -12,7 +12,8 @@ Batch norm becomes a part of the convolutions; call `rebase_batch_norm` before t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -20,16 +21,24 @@ from torch import Tensor, nn
 
 from u2net.network.model import REBNCONV, SIDE_STAGES, STAGES, U2Net, upsample_to
 
-from .prune import producers
+from .prune import convolution, producers
 
 __all__ = ["reconstruct"]
 
-PIXELS = 1024  # of each picture, that a convolution is fitted to: more say little new, they lie close together
+PIXELS = 512  # of each picture, that a convolution is fitted to: neighbours say little new, other pictures do
 RIDGE = 1e-3  # pull towards the weights that there were, of each input's own power: holds what the pixels do not show
 
 
 class _Reached(Exception):
     """The convolution whose input is wanted."""
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What a convolution of the pruned network has to give of one picture, (places, outputs), and where."""
+
+    places: Tensor
+    values: Tensor
 
 
 def reconstruct(
@@ -41,51 +50,53 @@ def reconstruct(
 ) -> None:
     """Fit `model`, pruned from `whole` to the channels `kept`, to give what `whole` gives on `pictures`, in place.
 
-    `kept` is `prune.kept_channels`'s; `pictures` are normalised, float32 (1, 3, S, S), all of one size. What the stages
-    give for all of them is held in memory: twice some 35 MB for a picture of 320 pixels and 64 channels.
+    `kept` is `prune.kept_channels`'s; `pictures` are normalised, float32 (1, 3, S, S), all of one size. What the pruned
+    stages give for all of them is held in memory: 35 MB for a picture of 320 pixels where `small` has lost nothing.
     """
-    spaces = {producer.name: producer.space for producer in producers(whole.config)}
     pixels = torch.Generator().manual_seed(0)
-    given: list[dict[str, Tensor]] = [{} for _ in pictures]  # by the pruned network's stages
-    wanted: list[dict[str, Tensor]] = [{} for _ in pictures]  # by the whole one's
     with torch.inference_mode():
-        for number, (name, _, _) in enumerate(STAGES):
-            stage = model.get_submodule(name)
-            blocks = [block for block, module in stage.named_children() if isinstance(module, REBNCONV)]
-            places: dict[str, list[Tensor]] = {block: [] for block in blocks}
-            targets: dict[str, list[Tensor]] = {block: [] for block in blocks}
-            for x, outputs in zip(pictures, wanted, strict=True):
-                outputs[name], found = _watched(whole, name, whole.stage_input(name, x, outputs), blocks)
-                for block in blocks:
-                    values = found[block][0, kept[spaces[f"{name}.{block}"]]]
-                    places[block].append(_some(values.shape[1] * values.shape[2], pixels))
-                    targets[block].append(values.flatten(1)[:, places[block][-1]].T.contiguous())
-            for block in blocks:
-                module = stage.get_submodule(block)
-                assert isinstance(module, REBNCONV)
-                _fold(module)
-                inputs = (_input_of(model, name, module, x, outs) for x, outs in zip(pictures, given, strict=True))
-                _fit(module.conv_s1, zip(inputs, places[block], targets[block], strict=True))
-            for x, outputs in zip(pictures, given, strict=True):
-                outputs[name] = stage(model.stage_input(name, x, outputs))
+        targets = [_targets(whole, kept, x, pixels) for x in pictures]
+        outputs: list[dict[str, Tensor]] = [{} for _ in pictures]
+        for number, (stage, _, _) in enumerate(STAGES):
+            for name, block in model.get_submodule(stage).named_children():
+                if not isinstance(block, REBNCONV):
+                    continue
+                _fold(block)
+                seen = (_input_of(model, stage, block, x, found) for x, found in zip(pictures, outputs, strict=True))
+                _fit(block.conv_s1, seen, [target[f"{stage}.{name}"] for target in targets])
+            for x, found in zip(pictures, outputs, strict=True):
+                found[stage] = model.get_submodule(stage)(model.stage_input(stage, x, found))
             progress("fitting what is left", number + 1, len(STAGES))
-        _fit_maps(model, whole, given, wanted, pixels)
+        for index, stage in enumerate(SIDE_STAGES, 1):
+            _fit(convolution(model, f"side{index}"), (o[stage] for o in outputs), [t[f"side{index}"] for t in targets])
+        sides = (model.maps(found)[1:] for found in outputs)
+        joined = (torch.cat([upsample_to(side, found[0]) for side in found], 1) for found in sides)
+        _fit(model.outconv, joined, [target["outconv"] for target in targets])
 
 
-def _watched(model: U2Net, stage: str, x: Tensor, blocks: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-    """What a stage gives for `x`, and what its blocks give before their ReLU."""
-    found: dict[str, Tensor] = {}
-    module = model.get_submodule(stage)
+def _targets(whole: U2Net, kept: dict[str, Tensor], x: Tensor, pixels: torch.Generator) -> dict[str, _Target]:
+    """What `whole` gives of picture `x` in the channels that stay: of each block before its ReLU, and of each map."""
+    found: dict[str, _Target] = {}
+    channels: dict[str, Tensor | slice] = {producer.name: kept[producer.space] for producer in producers(whole.config)}
 
-    def keep(block: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        return lambda _, inputs, output: found.__setitem__(block, output)
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def take(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            count = output.shape[2] * output.shape[3]
+            few = torch.randperm(count, generator=pixels)[:PIXELS] if count > PIXELS else torch.arange(count)
+            values = output[0].flatten(1)[channels.get(name, slice(None))]
+            found[name] = _Target(few, values[:, few].T.contiguous())
 
-    hooks = [module.get_submodule(f"{block}.bn_s1").register_forward_hook(keep(block)) for block in blocks]
+        return take
+
+    watched = {producer: f"{producer}.bn_s1" for producer in channels}
+    watched |= {name: name for name in (*(f"side{index}" for index in range(1, 7)), "outconv")}
+    hooks = [whole.get_submodule(module).register_forward_hook(keep(name)) for name, module in watched.items()]
     try:
-        return module(x), found
+        whole.native_logits(x)
     finally:
         for hook in hooks:
             hook.remove()
+    return found
 
 
 def _input_of(model: U2Net, stage: str, block: REBNCONV, x: Tensor, outputs: dict[str, Tensor]) -> Tensor:
@@ -104,11 +115,6 @@ def _input_of(model: U2Net, stage: str, block: REBNCONV, x: Tensor, outputs: dic
     finally:
         hook.remove()
     return found[0]
-
-
-def _some(count: int, generator: torch.Generator) -> Tensor:
-    """Indices of up to `PIXELS` of `count` pixels."""
-    return torch.arange(count) if count <= PIXELS else torch.randperm(count, generator=generator)[:PIXELS]
 
 
 def _fold(block: REBNCONV) -> None:
@@ -135,50 +141,21 @@ def _windows(x: Tensor, conv: nn.Conv2d, places: Tensor) -> Tensor:
     return torch.cat([seen, seen.new_ones(len(seen), 1)], 1)
 
 
-def _fit(conv: nn.Conv2d, samples: Iterator[tuple[Tensor, Tensor, Tensor]]) -> None:
-    """Give `conv` the weights with the least squares over `samples`, in place.
+def _fit(conv: nn.Conv2d, inputs: Iterable[Tensor], targets: Sequence[_Target]) -> None:
+    """Give `conv` the weights with the least squares, in place; `inputs` are (1, C, H, W), one for each of `targets`.
 
-    A sample is (input (1, C, H, W), places, target (places, outputs)). Minimises |X w − y|² + Σ λ |w − w₀|², w₀ the
-    weights that there are and λ `RIDGE` of the input's own power, by the normal equations in float64.
+    Minimises |X w − y|² + Σ λ |w − w₀|², w₀ the weights that there are and λ `RIDGE` of the input's own power, by the
+    normal equations in float64.
     """
     assert conv.bias is not None
     before = torch.cat([conv.weight.flatten(1), conv.bias[:, None]], 1).T.double()
     square, product = before.new_zeros(len(before), len(before)), torch.zeros_like(before)
-    for x, places, target in samples:
-        seen = _windows(x, conv, places)
+    for x, target in zip(inputs, targets, strict=True):
+        seen = _windows(x, conv, target.places)
         square.addmm_(seen.T, seen)
-        product.addmm_(seen.T, target.double())
+        product.addmm_(seen.T, target.values.double())
     power = square.diagonal()
     pull = RIDGE * (power + 1e-3 * power.mean() + 1e-12)
     found = torch.linalg.solve(square + torch.diag(pull), product + pull[:, None] * before).T.float()
     conv.weight.copy_(found[:, :-1].reshape(conv.weight.shape))
     conv.bias.copy_(found[:, -1])
-
-
-def _fit_maps(
-    model: U2Net,
-    whole: U2Net,
-    given: list[dict[str, Tensor]],
-    wanted: list[dict[str, Tensor]],
-    pixels: torch.Generator,
-) -> None:
-    """Fit the six maps, then how they are fused, in place."""
-    maps = [whole.maps(outputs) for outputs in wanted]
-    for index, name in enumerate(SIDE_STAGES, 1):
-        conv = model.get_submodule(f"side{index}")
-        assert isinstance(conv, nn.Conv2d)
-        _fit(conv, _at(((outputs[name], found[index]) for outputs, found in zip(given, maps, strict=True)), pixels))
-
-    def sides(outputs: dict[str, Tensor]) -> Tensor:
-        found = model.maps(outputs)[1:]
-        return torch.cat([upsample_to(side, found[0]) for side in found], 1)
-
-    fused = ((sides(outputs), found[0]) for outputs, found in zip(given, maps, strict=True))
-    _fit(model.outconv, _at(fused, pixels))
-
-
-def _at(pairs: Iterator[tuple[Tensor, Tensor]], pixels: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Samples of (input, output) pairs, for `_fit`."""
-    for x, output in pairs:
-        places = _some(output.shape[2] * output.shape[3], pixels)
-        yield x, places, output[0].flatten(1)[:, places].T

@@ -22,24 +22,27 @@ import dataclasses
 import inspect
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
 from annotated_doc import Doc
 from typer.core import TyperCommand
 
-from .errors import U2NetError
+from .errors import ConfigError, U2NetError
 
 __all__ = [
     "Application",
     "Changes",
     "Doc",
     "Progress",
+    "deliver",
     "one_line",
     "print_version",
     "progress",
@@ -47,6 +50,7 @@ __all__ = [
     "refuse",
     "result",
     "say",
+    "table_file",
     "wants_json",
 ]
 
@@ -58,6 +62,7 @@ Progress = Callable[[str, int, int], None]  # what is being done, how far it is,
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _spoken = {"json": False, "quiet": False}  # what the command line of this process asked for
+_command: list[str] = []  # and its words
 
 
 def wants_json() -> bool:
@@ -93,6 +98,30 @@ def result(value: object, text: str = "") -> None:
         print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
     elif text and not quiet():
         print("\n".join(one_line(line) for line in text.split("\n")))
+
+
+def table_file(table: str) -> bytes:
+    """A Markdown file of `table`, which says in its first line which command line made it, but for where it went."""
+    words = list(_command)
+    for place in [index for index, word in enumerate(words) if word == "--out"][::-1]:
+        del words[place : place + 2]
+    return f"<!-- {one_line(shlex.join(words))} -->\n{table}\n".encode()
+
+
+def deliver(value: object, text: str, out: Path | None, table: str | None = None) -> None:
+    """Give the command's result, and write it to `out` where that is given: FILE.json as JSON, FILE.md as `table`.
+
+    Where `table` is left out the file shows the text as it is.
+    """
+    from .files import write_bytes, write_json
+
+    if out is not None and out.suffix == ".json":
+        write_json(out, value)
+    elif out is not None and out.suffix == ".md":
+        write_bytes(out, table_file(table if table is not None else f"```text\n{text}\n```"))
+    elif out is not None:
+        raise ConfigError(f"{out.name} ends in neither .json nor .md; say --out {out.stem}.md")
+    result(value, text)
 
 
 @contextmanager
@@ -198,6 +227,7 @@ class Application:
         else:
             print(self.overview(prog))
             return 0 if rest else 2
+        _command[:] = [*prog.split(), *leading, *rest]
         return _guarded(lambda: self.commands[called](args=[*leading, *rest], prog_name=prog, standalone_mode=False))
 
     def overview(self, prog: str) -> str:

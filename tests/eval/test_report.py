@@ -17,6 +17,7 @@ from PIL import Image
 
 from eval.baseline import Baseline
 from eval.changes import change_cells
+from eval.cli import main
 from eval.closeness import closeness_table
 from eval.gate import Breach, Verdict, judge_report, verdict_text
 from eval.latency.engines import EngineError, find_chromium
@@ -30,7 +31,7 @@ from eval.render.html import render_html
 from eval.render.markdown import render_markdown
 from eval.report import Report, load_report
 from eval.thumbnails import Thumbnails
-from tests.support.reports import as_report, latency_entry, model_entry, report_value
+from tests.support.reports import as_report, latency_entry, means, model_entry, report_value
 from u2net.documents import write_document
 from u2net.errors import ModelError
 
@@ -282,3 +283,33 @@ def test_closeness_of_masks_is_one_table(tmp_path: Path) -> None:
     path.write_text(json.dumps({**report_value(), "quality": {"skipped": "--no-quality"}}))
     with pytest.raises(ModelError, match="without --no-quality"):
         closeness_table([path])
+
+
+def test_the_leaderboard_is_one_table_of_several_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each model once, with what every report knows of it; the file says which command made it."""
+    value = report_value()
+    looked = {
+        "overall": means(0.9), "sets": {"ecssd": means(0.91)}, "gained": 7, "lost": 1, "worst": -0.2, "used": 60,
+        "looks": 1.9,
+    }  # fmt: skip
+    value["quality"]["models"]["small/int8"]["second_look"] = looked
+    timed, judged, board = (tmp_path / name for name in ("timed.json", "judged.json", "board.md"))
+    timed.write_text(json.dumps({**value, "quality": {"skipped": "--no-quality"}}))
+    judged.write_text(json.dumps({**value, "latency": {"skipped": "--no-latency"}}))
+    assert main(["leaderboard", str(judged), "--out", str(board), str(timed)]) == 0
+    command, head, _, first, second = board.read_text().splitlines()
+    assert command == f"<!-- python -m eval leaderboard {judged} {timed} -->"
+    assert capsys.readouterr().out.splitlines() == [head, *board.read_text().splitlines()[2:]]
+    names = [name.strip() for name in head.split("|")]
+    cells = dict(zip(names, (cell.strip() for cell in second.split("|")), strict=True))
+    assert cells["IoU"] == "0.8450" and cells["two looks: IoU"] == "**0.9000**" and cells["ecssd with two"] == "0.9100"
+    assert cells["gain over 0.05"] == "7" and cells["lose as much"] == "1 (worst -0.20)" and cells["time"] == "1/1.7"
+    assert first.startswith("| small/fp32 | 0.8500 |") and first.endswith(" | 1 |")
+    assert main(["leaderboard", str(judged), "--out", str(tmp_path / "board.txt")]) == 1
+    assert "say --out board.md" in capsys.readouterr().err
+    assert main(["leaderboard", str(timed)]) == 1
+    assert "no report judges masks" in capsys.readouterr().err
+    value["quality"]["models"]["small/int8"]["overall"]["count"] = 3
+    judged.write_text(json.dumps(value))
+    assert main(["leaderboard", str(judged)]) == 1
+    assert "judge different pictures" in capsys.readouterr().err
