@@ -115,7 +115,7 @@ def shrink(
     widths: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="a shape, instead of --share")] = None,
     force: Annotated[bool, typer.Option("--force", help="again, even if nothing has changed")] = False,
 ) -> None:
-    """Prune a network to a share of its multiplications and heal it against itself.
+    """Prune a network to a share of its multiplications and fit what is left to what it gave.
 
     Whole channels go, where they cost most time and least importance. No masks are needed. What was measured lies
     beside the result, which `u2net export --weights` takes.
