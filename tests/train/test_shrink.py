@@ -1,4 +1,4 @@
-"""Pruning by a share of the multiplications: the price is right, the cheap and useless goes first, healing does no harm."""
+"""Pruning by a share of the multiplications: the price is right, the cheap goes first, healing never harms."""
 
 from __future__ import annotations
 
