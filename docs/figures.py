@@ -20,8 +20,8 @@ BLOCK = re.compile(r"<!-- figures: ([a-z0-9-]+) -->\n(.*?)<!-- end -->", re.DOTA
 
 
 def documents() -> list[Path]:
-    """README and every page of the documentation."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    """README, the model card and every page of the documentation."""
+    return [ROOT / "README.md", ROOT / "u2net" / "weights" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def shown(text: str) -> str:

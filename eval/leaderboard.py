@@ -12,6 +12,7 @@ from .report import Judged, Means, Report, load_report
 __all__ = ["leaderboard_table"]
 
 BROWSER = "wasm"  # the backend whose times are shown
+FEWEST = 10  # pictures of a set that is worth columns of its own
 
 
 def leaderboard_table(reports: Sequence[str | os.PathLike[str]]) -> str:
@@ -30,7 +31,7 @@ def leaderboard_table(reports: Sequence[str | os.PathLike[str]]) -> str:
     if len({judged.overall.count for judged in rows.values()}) > 1:
         raise ModelError("the reports judge different pictures; run `u2net eval` on the same --data")
     times = _times(loaded)
-    sets = list(dict.fromkeys(name for judged in rows.values() for name in judged.sets))
+    sets = list(dict.fromkeys(n for judged in rows.values() for n, s in judged.sets.items() if s.count >= FEWEST))
     shown = {name: (judged.overall, judged.second_look) for name, judged in rows.items()}
     columns: dict[str, list[str]] = {
         "IoU": [f"{first.iou:.4f}" for first, _ in shown.values()],

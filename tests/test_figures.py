@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 
 import pytest
@@ -30,3 +31,17 @@ def test_a_figure_typed_by_hand_is_found() -> None:
     name = next(iter(FIGURES["FOLDER"].glob("*.md"))).stem
     typed = f"<!-- figures: {name} -->\n| 99 % |\n<!-- end -->"
     assert FIGURES["shown"](typed) != typed
+
+
+def test_readmes_models_are_those_of_the_leaderboard() -> None:
+    """Rounded, the quality of the float models and the time of the engine's."""
+    table = (FIGURES["FOLDER"] / "leaderboard.md").read_text(encoding="utf-8").splitlines()[1:]
+    head, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in table if line)
+    rows = {cells[0]: dict(zip(head, cells, strict=True)) for cells in lines}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    models = re.findall(r"^\| `([a-z-]+)` \|.*\| ([^|]+) \| .*IoU (0\.\d+), MAE (0\.\d+)", readme, flags=re.M)
+    assert [name for name, *_ in models] == ["small", "small-tuned", "small-fast", "lite"]
+    for name, time, iou, mae in models:
+        row = rows[f"{name}/fp32"]
+        assert (iou, mae) == (f"{float(row['IoU']):.3f}", f"{float(row['MAE']):.3f}"), name
+        assert time == (rows.get(f"{name}/int8.u2e") or rows["small-tuned/int8.u2e"])["time"], name

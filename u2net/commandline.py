@@ -102,7 +102,7 @@ def result(value: object, text: str = "") -> None:
 
 def table_file(table: str) -> bytes:
     """A Markdown file of `table`, which says in its first line which command line made it, but for where it went."""
-    words = list(_command)
+    words = [word for word in _command if word not in EVERYWHERE]
     for place in [index for index, word in enumerate(words) if word == "--out"][::-1]:
         del words[place : place + 2]
     return f"<!-- {one_line(shlex.join(words))} -->\n{table}\n".encode()
