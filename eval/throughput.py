@@ -227,7 +227,8 @@ def throughput_text(figures: dict[str, Any]) -> str:
     if "kill" in figures:
         kill = figures["kill"]
         return f"{kill['kills']} kills of a batch of {kill['images']}: every output right, none written twice"
-    lines = [f"{'/'.join(Path(figures['model']).parts[-2:])} on {figures['cores']} cores, load {figures['load']} at the start"]
+    model = "/".join(Path(figures["model"]).parts[-2:])
+    lines = [f"{model} on {figures['cores']} cores, load {figures['load']} at the start"]
     for preset, value in figures["presets"].items():
         bar = f" (bar {BARS[preset]:g})" if preset in BARS else ""
         lines.append(
