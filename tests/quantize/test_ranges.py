@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantize.graph import FloatGraph
+from datasets.calibration import calibration_images
+from quantize.graph import FloatGraph, load_graph
+from quantize.inputs import network_inputs
 from quantize.observe import observe
 from quantize.ranges import CALIBRATORS, _end, choose_ranges
 from quantize.region import find_region
+from tests.support.paths import ROOT
 from tests.support.quantize_graphs import inputs, network
 from u2net.errors import ConfigError
+
+DOCUMENT = ROOT / "docs" / "quantization.md"
 
 
 def squared_error(values, end):
@@ -97,3 +105,16 @@ def test_an_unknown_calibrator_is_named():
     graph = FloatGraph(network())
     with pytest.raises(ConfigError, match="'median'"):
         choose_ranges(graph, find_region(graph), None, "median")  # type: ignore[arg-type]
+
+
+def test_the_constant_channels_are_those_of_the_documentation(small_fp32: Path, shared: Path) -> None:
+    """docs/quantization.md says what ruins the usual tools: six photographs stay within what it says of 32."""
+    rows = re.findall(r"^\| `([\w.]+)\[(\d+)\]` \| ([\d.]+) … ([\d.]+) \|", DOCUMENT.read_text("utf-8"), flags=re.M)
+    assert len(rows) == 3
+    graph = load_graph(small_fp32)
+    pictures = calibration_images(shared / "data" / "calib" / "images", 6)
+    seen = observe(graph, network_inputs(graph, pictures), budget=64, seed=0, threads=1)
+    for name, channel, low, high in rows:
+        values = next(conv.preactivation for conv in graph.convs if conv.name == name)
+        found = seen.low[values][int(channel)], seen.high[values][int(channel)]
+        assert float(low) - 0.05 < found[0] < found[1] < float(high) + 0.05, name
