@@ -41,6 +41,16 @@ class _Target:
     values: Tensor
 
 
+class _Half(dict[str, Tensor]):
+    """What the stages give of one picture, kept in float16 and given back in float32: half of the memory."""
+
+    def __setitem__(self, stage: str, value: Tensor) -> None:
+        super().__setitem__(stage, value.half())
+
+    def __getitem__(self, stage: str) -> Tensor:
+        return super().__getitem__(stage).float()
+
+
 def reconstruct(
     model: U2Net,
     whole: U2Net,
@@ -51,12 +61,12 @@ def reconstruct(
     """Fit `model`, pruned from `whole` to the channels `kept`, to give what `whole` gives on `pictures`, in place.
 
     `kept` is `prune.kept_channels`'s; `pictures` are normalised, float32 (1, 3, S, S), all of one size. What the pruned
-    stages give for all of them is held in memory: 35 MB for a picture of 320 pixels where `small` has lost nothing.
+    stages give for all of them is held in memory: 20 MB for a picture of 320 pixels where `small` has lost nothing.
     """
     pixels = torch.Generator().manual_seed(0)
     with torch.inference_mode():
         targets = [_targets(whole, kept, x, pixels) for x in pictures]
-        outputs: list[dict[str, Tensor]] = [{} for _ in pictures]
+        outputs: list[dict[str, Tensor]] = [_Half() for _ in pictures]
         for number, (stage, _, _) in enumerate(STAGES):
             for name, block in model.get_submodule(stage).named_children():
                 if not isinstance(block, REBNCONV):

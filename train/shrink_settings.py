@@ -23,7 +23,7 @@ class ShrinkSettings:
     batch: Annotated[int, Doc("pictures in a step of healing")] = 4  # batch norm is frozen, so few will do
     lr: float = 3e-5  # the peak; at 1e-4 sixty steps took half of small-fast from IoU 0.933 to 0.90 of the whole
     ranking: int = 16  # pictures that channels are ranked on, one at a time
-    fitting: int = 72  # pictures that what is left is fitted to: more are better, and each takes up to 35 MB
+    fitting: int = 72  # pictures that what is left is fitted to: more are better, and each takes 20 MB and more
     seed: Annotated[int, Doc("which pictures, and in which order")] = 0  # any
     threads: Annotated[int, Doc("of torch")] = 1  # beside other work two wait for each other, ten times as long
 
