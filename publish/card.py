@@ -95,9 +95,9 @@ def _is_own(name: str, digest: str) -> bool:
 
 def _own_section(which: str) -> str:
     """The tables of figures, or what remains, of the card of the project's own weights."""
-    text = (WEIGHTS / "README.md").read_text(encoding="utf-8")
-    blocks = text.split("\n\n")
-    figures = [block for block in blocks if block.startswith("|") and "IoU" in block]
+    lines = (WEIGHTS / "README.md").read_text(encoding="utf-8").split("\n")
+    blocks = "\n".join(line for line in lines if not line.startswith("<!--")).split("\n\n")
+    figures = [block for block in blocks if "| IoU |" in block or "297 photographs" in block]
     if which == "Figures":
         return "\n\n".join(figures) + "\n"
     rest = [block for block in blocks if block not in figures and not block.startswith("# ")]

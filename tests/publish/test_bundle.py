@@ -167,7 +167,7 @@ def test_the_card_leads_with_figures_on_real_sets_and_with_terms(bundle: Path) -
     for word in ("Hair", "Glass", "Several subjects", "Camouflage", "Licence"):
         assert word in card
     assert re.findall(r"^## (.*)", card, flags=re.M)[:2] == ["How good it is", "Where the weights come from"]
-    assert "ECSSD (150)" in card and "non-commercial research" in card
+    assert "ecssd (150)" in card and "non-commercial research" in card
     assert not re.search(r"\d\s?(ms|s)\b", card), "no time of one machine"
 
 
@@ -177,7 +177,7 @@ def test_a_card_of_other_weights_claims_nothing(bundle: Path, stages: list[str |
     other = {**provenance, "fp32": {**provenance["fp32"], "inputs": {"weights": "ab" * 32}}}
     report = load_report(bundle / "report" / "report.json")
     card = model_card("lite", [], {}, other, report)
-    assert "ECSSD (150)" not in card and "clothing-dataset" not in card
+    assert "ecssd (150)" not in card and "clothing-dataset" not in card
     assert "ab" * 32 in card
     assert "Portraits of our own." in model_card("lite", [], {}, other, report, "Portraits of our own.")
 

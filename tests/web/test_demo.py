@@ -460,8 +460,7 @@ def test_repair_with_the_mouse(context: BrowserContext, host: WebHost) -> None:
     page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 0.3 * box["height"])
     page.locator("#status", has_text="Only this subject is left").wait_for(state="attached")
     page.locator("#repair-done").click()
-    wait_done(page)
-    assert "repaired" in page.locator(".detail").inner_text()
+    page.locator(".card.done .detail", has_text="repaired").wait_for()
     after = pixels(downloaded(page)[1])[..., 3]
     assert after[135, 180] == 0
     assert after[35, 35] == 0
