@@ -62,6 +62,7 @@ __all__ = ["choose_widths", "convolution_macs", "shrink", "shrink_file"]
 ByteArray = npt.NDArray[np.uint8]
 
 GROUP = 4  # channels that go together: what the engine fills up to
+LEAST = 8  # channels that stay: quantize leaves thinner layers in float, and the engine has no such layers
 SCENES = 12  # that the result is measured on beside the folder's own pictures
 FORGOTTEN = 0.1  # of mean IoU: so much less there is worth a warning
 FIT = 1.6  # what fitting to a picture takes, in the time of ranking with one
@@ -120,7 +121,7 @@ def choose_widths(config: U2NetConfig, importance: dict[str, Tensor], share: flo
             for part, spaces in (("mid", inside[stage]), ("out", outside[stage])):
                 width = getattr(widths[stage], part)
                 fewer = (width - 1) // GROUP * GROUP
-                if fewer < GROUP:
+                if fewer < LEAST:
                     continue
                 gone = slice(len(spaces[0]) - width, len(spaces[0]) - fewer)
                 lost = sum(float(scores[gone].sum()) for scores in spaces)
@@ -130,7 +131,7 @@ def choose_widths(config: U2NetConfig, importance: dict[str, Tensor], share: flo
                     best = lost / price, cost - price, now
         if best is None:
             raise ConfigError(
-                f"even {GROUP} channels everywhere are {cost / whole:.2f} of {config.name}'s multiplications; ask "
+                f"even {LEAST} channels everywhere are {cost / whole:.2f} of {config.name}'s multiplications; ask "
                 "for a larger --share"
             )
         _, cost, widths = best

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from datasets.synthetic import SyntheticSet
+from quantize.region import MIN_CHANNELS
 from tests.u2net.network.test_checkpoint import network
 from train.prune import macs, producers
 from train.shrink import choose_widths, convolution_macs, shrink_file
@@ -20,7 +21,7 @@ from u2net.errors import ConfigError
 from u2net.network.checkpoint import load_checkpoint, save_checkpoint
 from u2net.network.model import CONFIGS, STAGE_NAMES, StageWidths, U2Net, U2NetConfig
 
-NARROW = U2NetConfig("narrow", (StageWidths(8, 12),) * 11, size=64)
+NARROW = U2NetConfig("narrow", (StageWidths(16, 24),) * 11, size=64)
 
 
 def equal(config: U2NetConfig) -> dict[str, torch.Tensor]:
@@ -42,6 +43,7 @@ def test_a_share_is_kept_to_and_dear_channels_go_first(share: float) -> None:
     assert convolution_macs(target) <= share * convolution_macs(small)
     assert convolution_macs(target) > (share - 0.05) * convolution_macs(small)
     assert all(w.mid % 4 == 0 and w.out % 4 == 0 for w in target.widths)
+    assert all(min(w.mid, w.out) >= MIN_CHANNELS for w in target.widths), "none that int8 leaves in float"
     assert target.stage("stage1d").out < target.stage("stage6").out == small.stage("stage6").out
     assert choose_widths(small, equal(small), 1.0, "same").widths == small.widths
 
