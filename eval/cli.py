@@ -153,8 +153,7 @@ def engines(
     """One table of latency results: the project's own engine beside onnxruntime-web, in processor time."""
     from .latency.comparison import comparison_table
 
-    table = comparison_table(results)
-    deliver({"table": table.splitlines()}, table, out, table)
+    _deliver_table(comparison_table(results), out)
 
 
 @application.command(examples="u2net eval closeness build/report/report.json --out closeness.md")
@@ -166,13 +165,10 @@ def closeness(
     """One table of reports: how close each model's masks are to the first model's, and all of them to the truth."""
     from .closeness import closeness_table
 
-    table = closeness_table(reports)
-    deliver({"table": table.splitlines()}, table, out, table)
+    _deliver_table(closeness_table(reports), out)
 
 
-@application.command(
-    examples="u2net eval leaderboard small.json lite.json --out leaderboard.md",
-)
+@application.command(examples="u2net eval leaderboard small.json lite.json --out leaderboard.md")
 def leaderboard(
     reports: Annotated[list[Path], typer.Argument(metavar="REPORT.json", help="made by `u2net eval --second-look`")],
     *,
@@ -181,7 +177,10 @@ def leaderboard(
     """One table of reports: every model's masks against the truth, with one look and with two, and its time."""
     from .leaderboard import leaderboard_table
 
-    table = leaderboard_table(reports)
+    _deliver_table(leaderboard_table(reports), out)
+
+
+def _deliver_table(table: str, out: Path | None) -> None:
     deliver({"table": table.splitlines()}, table, out, table)
 
 
