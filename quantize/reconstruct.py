@@ -8,7 +8,7 @@ its last reader. Memory therefore holds one picture at a time, and the network i
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from .emit import emit
 from .graph import Conv, FloatGraph
@@ -68,14 +68,15 @@ def reconstruct(
     """
     if method == "nearest":
         return graph, round_all(graph, plan.region, plan.ranges)
-    steps = _schedule(graph, plan)
+    simulated = emit(graph, replace(plan, convs={}), "simulate").graph
+    steps = _schedule(graph, plan, simulated.node)
     convs: dict[str, QuantizedConv] = {}
     updates: dict[str, npt.NDArray[Any]] = {}
     with tempfile.TemporaryDirectory(prefix="quantize-") as folder:
         store = _Store(Path(folder), steps)
         for picture in range(len(inputs)):
             store.put(graph.input, picture, inputs[picture])
-        weights = {**graph.weights, **_scale_weights(plan)}
+        weights = {t.name: numpy_helper.to_array(t) for t in simulated.initializer} | graph.weights
         for number, step in enumerate(steps):
             conv = step.conv
             if conv is not None and step.after_rounding:
@@ -115,9 +116,8 @@ class _Step:
     readers: tuple[int, ...] = ()  # numbers of the steps that read `output`
 
 
-def _schedule(graph: FloatGraph, plan: Plan) -> list[_Step]:
-    """The steps in graph order, each with the nodes between the tensors that are kept and its own."""
-    nodes = list(emit(graph, replace(plan, convs={}), "simulate").graph.node)
+def _schedule(graph: FloatGraph, plan: Plan, nodes: Iterable[onnx.NodeProto]) -> list[_Step]:
+    """The steps in graph order, each with the nodes of the simulation between the tensors that are kept and its own."""
     producer = {name: node for node in nodes for name in node.output}
     kept = {graph.input}
     tainted: set[str] = set()  # kept tensors that rounding has touched
@@ -205,14 +205,6 @@ class _Store:
         for name in [name for name, last in self.last.items() if last == step]:
             for picture in self.pictures.pop(name, ()):
                 self._path(name, picture).unlink()
-
-
-def _scale_weights(plan: Plan) -> dict[str, npt.NDArray[Any]]:
-    weights: dict[str, npt.NDArray[Any]] = {}
-    for group, known in plan.ranges.items():
-        weights[f"scale_{group}"] = np.array(known.scale, np.float32)
-        weights[f"zero_{group}"] = np.array(known.zero_point, np.uint8)
-    return weights
 
 
 def _runnable(

@@ -159,6 +159,17 @@ def test_reconstruction_beats_plain_rounding(planned, method):
     assert forms[0] == forms[1]
 
 
+@pytest.mark.parametrize("method", ["bias", "refit", "learned"])
+def test_reconstruction_reaches_past_layers_in_float(planned, method):
+    graph, _, seen, feeds = planned
+    region = find_region(graph, ("stage1.rebnconv3", "stage1.rebnconv1d"))
+    plan = round_all(graph, region, choose_ranges(graph, region, seen, "mse"))
+    better, filled = reconstruct(graph, plan, seen, feeds, method=method, settings=RoundingSettings(), threads=1)
+    reference, others = run(graph.to_model(), inputs(8, seed=5)), inputs(8, seed=5)
+    plain = np.abs(run(emit(graph, plan, "qdq"), others) - reference).mean()
+    assert np.abs(run(emit(better, filled, "qdq"), others) - reference).mean() < 1.02 * plain
+
+
 def test_unreadable_and_unfit_models_are_refused(tmp_path):
     def refused(model, match):
         path = tmp_path / "model.onnx"
