@@ -13,15 +13,16 @@ export interface BundleChoice { base?: string; quality?: Quality; integrity?: st
 export interface Bundle { manifest: Manifest; load: LoadOptions }
 
 /** Throws what the loader throws, or ConfigError where there is neither a base nor a model in this build. */
-export async function openBundle(choice: BundleChoice, load: Omit<LoadOptions, "locate" | "cache">): Promise<Bundle> {
+export async function openBundle(choice: BundleChoice, given: Omit<LoadOptions, "locate" | "cache" | "keeping">): Promise<Bundle> {
   const { base, quality = "standard", integrity, cache = true } = choice;
+  const load = { ...given, cache, keeping: [] };
   if (base === undefined) {
     if (typeof OWN_MANIFEST === "undefined") throw new ConfigError("name a bundle by `base`: this build of the package brings no model");
     // Written just so, for bundlers recognise it and copy the file.
     const { href } = new URL("./model.u2e", import.meta.url);
-    return { manifest: parseManifest(OWN_MANIFEST), load: { ...load, cache, locate: () => href } };
+    return { manifest: parseManifest(OWN_MANIFEST), load: { ...load, locate: () => href } };
   }
-  const within = (folder: string): LoadOptions => ({ ...load, cache, locate: (path) => new URL(path, folder).href });
+  const within = (folder: string): LoadOptions => ({ ...load, locate: (path) => new URL(path, folder).href });
   const top = within(base);
   const manifest = await loadManifest(top, integrity);
   const other = manifest.files.find((file) => file.role === "manifest" && file.quality === quality);

@@ -59,6 +59,11 @@ async function compileAnew(threads: boolean): Promise<WebAssembly.Module> {
   }
 }
 
+/** Compile what openEngine is likely to need, while the bundle is on its way. What fails here fails there. */
+export function prepareEngine({ device, threads }: NetworkOptions): void {
+  if (device !== "webgpu") void compile(threadCount(threads).count > 1);
+}
+
 /** Throws what the loader throws, or EngineError. */
 export async function openEngine({ manifest, load }: Bundle, options: NetworkOptions, report: ProgressReport, notes: string[]): Promise<Network> {
   const file = findModel(manifest, ["int8"], ["u2e"])!;

@@ -23,6 +23,8 @@ export interface LoadOptions {
   onBytes?: (file: ManifestFile, loaded: number, total: number) => void;
   /** One readable line for what was mended on the way. */
   onNote?: (note: string) => void;
+  /** What is still being written to Cache Storage: bytes are of use before they are kept. Never rejects. */
+  keeping: Promise<unknown>[];
 }
 
 /** Delete everything that this package has kept. Resolves to whether there was anything. */
@@ -33,17 +35,18 @@ export async function clearCache(): Promise<boolean> {
 /** The manifest: from the network, or as last seen where the network is not there. `integrity` pins it ("sha384-…"). */
 export async function loadManifest(options: LoadOptions, integrity?: string): Promise<Manifest> {
   const url = options.locate("manifest.json");
-  const store = await openCache(options, url);
+  const opening = openCache(options, url);
   let text: string | undefined;
   let failure: unknown;
   try {
-    const response = await platform.fetch(url, { signal: options.signal, cache: "no-cache", credentials: "same-origin" });
+    const response = await platform.fetch(url, { signal: options.signal, cache: "no-cache" });
     if (response.ok) text = await response.text();
     else failure = new DownloadError(`${url}: HTTP ${response.status}`);
   } catch (error) {
     options.signal?.throwIfAborted();
     failure = new DownloadError(`${url}: ${line(error)}`, { cause: error });
   }
+  const store = await opening;
   const kept = text === undefined ? await store?.match(url) : undefined;
   if (kept) text = await kept.text();
   if (text === undefined) throw failure;
@@ -54,7 +57,7 @@ export async function loadManifest(options: LoadOptions, integrity?: string): Pr
     throw new IntegrityError(`${url} is not the manifest that was pinned`);
   }
   const manifest = parseManifest(text);
-  if (!kept) await quietly(store?.put(url, new Response(text, { headers: { "Content-Type": "application/json" } })));
+  if (!kept) options.keeping.push(quietly(store?.put(url, new Response(text))));
   return manifest;
 }
 
@@ -87,9 +90,7 @@ export async function loadFile(file: ManifestFile, options: LoadOptions): Promis
   }
   options.signal?.throwIfAborted();
   if (store) {
-    const body = new Response(bytes, { headers: { "Content-Type": "application/octet-stream" } });
-    await quietly(store.put(key, body));
-    await quietly(evictOthers(store, url, key));
+    options.keeping.push(quietly(store.put(key, new Response(bytes)).then(() => evictOthers(store, url, key))));
   }
   return bytes;
 }
@@ -113,7 +114,7 @@ async function download(
   for (let attempt = 0; ; attempt++) {
     try {
       const response = await platform.fetch(url, {
-        signal, credentials: "same-origin",
+        signal,
         // Only a plain, uncompressed answer has byte positions that mean what we mean; browsers ask for one with Range.
         ...(loaded ? { headers: { Range: `bytes=${loaded}-` }, cache: "no-store" } : { cache: mode }),
       });

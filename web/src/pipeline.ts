@@ -10,6 +10,7 @@ import { colourFactor, ForegroundRows } from "./foreground.js";
 import { loadFile, type LoadOptions } from "./loader.js";
 import { lookAgain, mergeWindows, mirror, type Part, PartResize, type SaliencyMap, windows } from "./look.js";
 import { chooseModel, type Network, type NetworkOptions, openNetwork } from "./network.js";
+import { prepareEngine } from "./engine.js";
 import { ConfigError } from "./errors.js";
 import type { AnyComposeOptions, AnyConvertOptions, AnyCutoutOptions } from "./options.js";
 import { CroppedSink, openSink, type SinkOptions } from "./output.js";
@@ -49,7 +50,10 @@ export class Pipeline {
     const report = new ProgressReport(onProgress);
     report.report();
     const onBytes: LoadOptions["onBytes"] = (file, loaded, total) => report.bytes(file, loaded, total);
-    const network = await openNetwork(await openBundle(options, { signal, onBytes }), options, report);
+    prepareEngine(options);
+    const bundle = await openBundle(options, { signal, onBytes });
+    const network = await openNetwork(bundle, options, report);
+    await Promise.all(bundle.load.keeping);
     report.report("ready");
     return new Pipeline(network, options.maxPixels);
   }
@@ -101,6 +105,7 @@ export async function preloadBundle(choice: BundleChoice & Partial<NetworkOption
   report.expect([model]);
   report.report("download");
   await loadFile(model, load);
+  await Promise.all(load.keeping);
   report.report("ready");
 }
 
