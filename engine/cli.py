@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from u2net.commandline import Application, deliver, progress, result, say
+from u2net.commandline import Application, Figures, deliver, progress, result, say
 
 from .settings import PackSettings
 
@@ -72,7 +72,7 @@ def build(
 def profile(
     model: Annotated[Path, typer.Argument(metavar="FILE.u2e", help="a packed model")],
     rounds: Annotated[int, typer.Option(metavar="N", help="runs, of which the least time counts", min=1)] = 60,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.md", help="write the table there")] = None,
+    out: Figures = None,
 ) -> None:
     """Where the time of a picture goes: every operator in Node, one thread, with the rate of its multiplications."""
     from .profile import operator_table, profile_model

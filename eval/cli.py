@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from datasets.masks import MASK_VALUES_HELP
-from u2net.commandline import Application, deliver, progress, refuse, result, say
+from u2net.commandline import Application, Figures, deliver, progress, refuse, result, say
 from u2net.errors import ConfigError
 from u2net.postprocess import PRESETS
 
@@ -27,9 +27,6 @@ Data = Annotated[
 ]
 MaskValues = Annotated[str | None, typer.Option(metavar="VALUES", help=MASK_VALUES_HELP)]
 OneModel = Annotated[Path | None, typer.Option(metavar="FILE", help="a model (by default the runner's own)")]
-Figures = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="write the figures to FILE.json, or the table to FILE.md")
-]
 Presets = Annotated[str, typer.Option(metavar="LIST", help="presets of the runner, with commas between")]
 Report = Annotated[Path, typer.Argument(metavar="REPORT.json", help="made by `u2net eval`")]
 BaselineFile = Annotated[

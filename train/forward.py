@@ -17,8 +17,15 @@ LARGE_BIAS = 200.0  # small: stage2d has 228 and 1361, stage1d 113, every other 
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """What training is fastest in: channels last on GPUs; on a CPU with AVX2 it takes twice as long backward."""
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    """What training is fastest in: channels last on GPUs, and on CPUs whose instructions multiply matrices (AMX).
+
+    On those a step of `small-fast` in bfloat16 takes 0.64 of the time so, and in float32 as long as before. On a CPU
+    that has AVX2 alone it takes twice as long backward.
+    """
+    if device.type == "cuda":
+        return torch.channels_last
+    known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch have none
+    return torch.channels_last if known.get("amx_bf16") else torch.contiguous_format
 
 
 def normalise_batch(pictures: Tensor) -> Tensor:

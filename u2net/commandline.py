@@ -35,12 +35,13 @@ import typer
 from annotated_doc import Doc
 from typer.core import TyperCommand
 
-from .errors import ConfigError, U2NetError
+from .errors import U2NetError
 
 __all__ = [
     "Application",
     "Changes",
     "Doc",
+    "Figures",
     "Progress",
     "deliver",
     "one_line",
@@ -108,6 +109,21 @@ def table_file(table: str) -> bytes:
     return f"<!-- {one_line(shlex.join(words))} -->\n{table}\n".encode()
 
 
+def _figures(value: str) -> Path:
+    """`value` where `deliver` can write to it: it is refused before the work and not after it."""
+    path = Path(value)
+    if path.suffix not in (".json", ".md"):
+        raise typer.BadParameter(f"{path.name} ends in neither .json nor .md; say --out {path.stem}.md")
+    return path
+
+
+#: The option that `deliver` writes to.
+Figures = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", parser=_figures, help="write the figures to FILE.json, or the table to FILE.md"),
+]
+
+
 def deliver(value: object, text: str, out: Path | None, table: str | None = None) -> None:
     """Give the command's result, and write it to `out` where that is given: FILE.json as JSON, FILE.md as `table`.
 
@@ -117,10 +133,8 @@ def deliver(value: object, text: str, out: Path | None, table: str | None = None
 
     if out is not None and out.suffix == ".json":
         write_json(out, value)
-    elif out is not None and out.suffix == ".md":
-        write_bytes(out, table_file(table if table is not None else f"```text\n{text}\n```"))
     elif out is not None:
-        raise ConfigError(f"{out.name} ends in neither .json nor .md; say --out {out.stem}.md")
+        write_bytes(out, table_file(table if table is not None else f"```text\n{text}\n```"))
     result(value, text)
 
 

@@ -305,7 +305,7 @@ def test_the_leaderboard_is_one_table_of_several_reports(tmp_path: Path, capsys:
     assert cells["IoU"] == "0.8450" and cells["two looks: IoU"] == "**0.9000**" and cells["ecssd with two"] == "0.9100"
     assert cells["gain over 0.05"] == "7" and cells["lose as much"] == "1 (worst -0.20)" and cells["time"] == "1/1.7"
     assert first.startswith("| small/fp32 | 0.8500 |") and first.endswith(" | 1 |")
-    assert main(["leaderboard", str(judged), "--out", str(tmp_path / "board.txt")]) == 1
+    assert main(["leaderboard", str(judged), "--out", str(tmp_path / "board.txt")]) == 2
     assert "say --out board.md" in capsys.readouterr().err
     assert main(["leaderboard", str(timed)]) == 1
     assert "no report judges masks" in capsys.readouterr().err
