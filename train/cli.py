@@ -38,24 +38,20 @@ Features = Annotated[Path | None, typer.Option(metavar="FILE", help="its checkpo
 
 
 def _fill(
-    settings: RunSettings, data: Path, teachers: Sequence[Teacher], folder: Path, mask_values: str | None
+    settings: RunSettings, size: int, data: Path, teachers: Sequence[Teacher], folder: Path, mask_values: str | None
 ) -> Cache:
+    """The cache in `folder`, filled with pictures of `size`, or of the one size that the settings name."""
     from datasets.folder import ImageFolder, PairFolder
 
     from .cache import Cache, build_cache
 
+    sizes = settings.train.sizes
+    side = sizes[0] if len(sizes) == 1 else size
     pictures = PairFolder(data, mask_values=mask_values) if (data / "masks").is_dir() else ImageFolder(data)
     with progress() as report:
-        for done, count in build_cache(pictures, teachers, folder, size=_size(settings), truth=settings.teacher.truth):
+        for done, count in build_cache(pictures, teachers, folder, size=side, truth=settings.teacher.truth):
             report("teachers' maps" if teachers else "pictures", done, count)
     return Cache.open(folder)
-
-
-def _size(settings: RunSettings) -> int:
-    from u2net.network.model import CONFIGS as SHAPES
-
-    sizes = settings.train.sizes
-    return sizes[0] if len(sizes) == 1 else SHAPES[settings.model].size
 
 
 def _train(work: Callable[..., dict[str, Any]], *arguments: Any, **options: Any) -> None:
@@ -88,13 +84,15 @@ def cache(
     mask_values: MaskValues = None,
 ) -> None:
     """Decode pictures once and store the teachers' map for each."""
+    from u2net.network.model import CONFIGS as SHAPES
+
     from .config import load_settings
     from .teachers import load_teacher
 
     settings = load_settings(config)
     how = settings.teacher
     teachers = [load_teacher(path, how.flip, how.scales, how.fast) for path in teacher]
-    made = _fill(settings, data, teachers, cache, mask_values)
+    made = _fill(settings, SHAPES[settings.model].size, data, teachers, cache, mask_values)
     figures = {"cache": str(cache), "pictures": len(made), "size": made.size}
     result(
         figures, f"{cache}: {len(made)} pictures of {made.size}×{made.size} with the maps of {len(teachers)} teachers"
@@ -212,6 +210,8 @@ def finetune(
     Agreement is with your masks, on pictures that are kept out of training and copied to held-out/ in the folder of the
     run: judge there (u2net eval --data). A run that ends below its start fails.
     """
+    from u2net.network.checkpoint import load_checkpoint
+
     from .config import load_settings
     from .loop import ranks
     from .run import run, with_length
@@ -226,7 +226,8 @@ def finetune(
     with ranks() as me:
         if me.first:
             teachers = [load_teacher(teacher, how.flip, how.scales, how.fast)] if teacher else []
-            cache = _fill(settings, data, teachers, out / "cache", mask_values)
+            size = load_checkpoint(weights).config.size
+            cache = _fill(settings, size, data, teachers, out / "cache", mask_values)
             copy_held_out(data, cache, settings.train.holdout, out / "held-out")
         me.wait()
     _train(run, settings, out / "cache", out, weights, teacher, any_shape=True)

@@ -91,7 +91,7 @@ class TrainSettings:
     clip: float = 2.0  # largest gradient norm
     ema: float = 0.998  # average of weights; its memory is 500 steps
     seed: int = 0  # of the order of pictures and of every augmentation
-    sizes: tuple[int, ...] = (320,)  # input sides in pixels, drawn per step: several make the student scale-proof
+    sizes: tuple[int, ...] = ()  # input sides in pixels, drawn per step; by default the one it was taught at
     precision: str = "auto"  # "fp32", "bf16", "fp16" (older GPUs); auto is bf16 on GPUs that have it, else fp32
     frozen: bool = False  # batch norm keeps its statistics: for few pictures and small batches
     at_once: int = 0  # pictures of a batch in memory, where frozen; 0 is all: fewer suit a processor, all a GPU
@@ -114,7 +114,7 @@ class TrainSettings:
             raise ConfigError("minutes must not be negative")
         if self.precision not in ("auto", "fp32", "bf16", "fp16"):
             raise ConfigError(f"precision must be auto, fp32, bf16 or fp16, got {self.precision!r}")
-        if not self.sizes or any(s < 32 or s % 4 for s in self.sizes):
+        if any(s < 32 or s % 4 for s in self.sizes):
             raise ConfigError("sizes must be multiples of 4 from 32 up")
         if any(not 0 <= share <= 1 for share in self.share.values()):
             raise ConfigError("train.share must be between 0 and 1 for every set")
@@ -306,7 +306,8 @@ def train(
         )
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    if any(size % model.config.stem for size in settings.sizes):
+    sizes = settings.sizes or (model.config.size,)
+    if any(size % model.config.stem for size in sizes):
         raise ConfigError(f"sizes must be multiples of the stem, {model.config.stem}")
     began = clock()
     device, layout = me.device, memory_format(me.device)
@@ -400,7 +401,7 @@ def train(
             running, counted = {}, 0
         if part >= 1 or (stop_after is not None and step >= stop_after):
             break
-        size = int(np.random.default_rng([settings.seed, 2, step]).choice(settings.sizes))
+        size = int(np.random.default_rng([settings.seed, 2, step]).choice(sizes))
         picked = batch_rows(groups, step, settings.batch, settings.seed)[me.rank * share : (me.rank + 1) * share]
         batch = make_batch(data, picked, size, settings.augmentation, (settings.seed, 3, step, me.rank))
         lr = rate(settings, step, part)
