@@ -21,7 +21,7 @@ _NETWORKS = {
     "full": "U²-Net of Qin et al. (arXiv 2005.09007)",
 }
 _LIMITS = """\
-- **Hair, fur and lace**: the network sees 320×320 pixels; refinement on the full picture brings much back, not all.
+- **Hair, fur and lace**: the network sees the picture scaled down; refinement on the full picture brings much back, not all.
 - **Glass, smoke and veils**: the training masks are binary; what is half transparent comes out as a soft guess.
 - **Several subjects**: the network finds what stands out, not what you mean. It may keep one, or both, or what lies
   between them.
@@ -52,11 +52,12 @@ def model_card(
     """
     weights = sidecars["fp32"]["inputs"].get("weights", "")
     own = _is_own(name, weights)
+    side = sidecars["fp32"]["settings"]["size"]
     return f"""\
 # u2net-{name}
 
 Finds the subject of a photograph and gives its alpha mask: background removal that runs where the picture is.
-Input 320×320 RGB, output 320×320 in [0, 1]; `manifest.json` states both exactly.
+Input {side}×{side} RGB, output {side}×{side} in [0, 1]; `manifest.json` states both exactly.
 
 ## How good it is
 

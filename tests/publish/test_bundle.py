@@ -168,6 +168,8 @@ def test_the_card_leads_with_figures_on_real_sets_and_with_terms(bundle: Path) -
         assert word in card
     assert re.findall(r"^## (.*)", card, flags=re.M)[:2] == ["How good it is", "Where the weights come from"]
     assert "ecssd (150)" in card and "non-commercial research" in card
+    side = read_manifest(bundle).input.size
+    assert f"Input {side}×{side} RGB, output {side}×{side}" in card
     assert not re.search(r"\d\s?(ms|s)\b", card), "no time of one machine"
 
 
