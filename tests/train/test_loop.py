@@ -578,10 +578,10 @@ def test_finetuning_on_a_folder_of_pictures_and_masks(
     pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = tmp_path / "run.toml"
-    settings.write_text(
-        f"[train]\nsteps = 4\nbatch = 4\nsizes = [{SIZE}]\nprecision = 'fp32'\nholdout = 4\nvalidate_every = 2\n"
-    )
-    save_checkpoint(tiny(1), tmp_path / "start.safetensors")
+    settings.write_text("[train]\nsteps = 4\nbatch = 4\nprecision = 'fp32'\nholdout = 4\nvalidate_every = 2\n")
+    start = tiny(1)
+    start.config = replace(start.config, size=SIZE)
+    save_checkpoint(start, tmp_path / "start.safetensors")
     common = ["--config", str(settings), "--start", str(tmp_path / "start.safetensors"), "--json"]
     assert main(["finetune", *common, "--data", str(pairs), "--out", str(tmp_path / "run")]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -591,7 +591,9 @@ def test_finetuning_on_a_folder_of_pictures_and_masks(
     cache = Cache.open(tmp_path / "run" / "cache")
     assert kept_out.isdisjoint(cache.stems[row] for row in held_out(cache, 4)[0]), "none that is trained on"
     assert {p.name for p in (tmp_path / "run").iterdir()} >= {"weights.safetensors", "state.pt", "log.csv", "curve.svg"}
-    assert load_checkpoint(tmp_path / "run" / "weights.safetensors").config.widths == TINY.widths
+    made = load_checkpoint(tmp_path / "run" / "weights.safetensors").config
+    assert made.widths == TINY.widths
+    assert (cache.size, made.size) == (SIZE, SIZE), "the size that the start was taught at"
     assert main(["finetune", *common, "--data", str(pairs / "images"), "--out", str(tmp_path / "none")]) == 1
     assert "masks" in capsys.readouterr().err and not (tmp_path / "none").exists()
 
