@@ -118,8 +118,8 @@ FULL = U2NetConfig(
     aliases=("u2net",),
 )
 SMALL = U2NetConfig("small", _widths(*[(16, 64)] * 11), aliases=("u2netp",))
-#: `small` with its outermost stages at half resolution and thinner: under a third of its multiplications at one size, and
-#: so 384 pixels, which show it smaller subjects, are cheap.
+#: `small` with its outermost stages at half resolution and thinner: under a third of its multiplications at one size.
+#: So 384 pixels, which show it smaller subjects, are cheap.
 SMALL_FAST = U2NetConfig(
     "small-fast",
     _widths((16, 32), *[(16, 64)] * 8, (16, 48), (16, 24)),
