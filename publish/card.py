@@ -21,7 +21,7 @@ _NETWORKS = {
     "full": "U²-Net of Qin et al. (arXiv 2005.09007)",
 }
 _LIMITS = """\
-- **Hair, fur and lace**: the network sees a small copy of the picture; refinement on the full one brings much back, not all.
+- **Hair, fur and lace**: the network sees a small copy; refinement on the full picture brings much back, not all.
 - **Glass, smoke and veils**: the training masks are binary; what is half transparent comes out as a soft guess.
 - **Several subjects**: the network finds what stands out, not what you mean. It may keep one, or both, or what lies
   between them.
