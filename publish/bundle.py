@@ -171,7 +171,7 @@ def _fill(
     travel = {file.path: TransferSize(**size) for file, size in zip(loaded, sizes, strict=True)}
     report = load_report(settings.report / "report.json")
     about = read_regular(settings.about, ConfigError).decode("utf-8", "replace") if settings.about else ""
-    card = model_card(settings.model, loaded, travel, sidecars, report, about)
+    card = model_card(settings.model, manifest.input.size, loaded, travel, sidecars, report, about)
     write_bytes(stage / "MODEL_CARD.md", card.encode())
     write_huggingface_folder(stage / "huggingface", manifest.name, manifest.input.size, card)
     (stage / "rembg").mkdir()

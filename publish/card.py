@@ -38,6 +38,7 @@ _FORMS = {
 
 def model_card(
     name: str,
+    side: int,
     files: Sequence[File],
     sizes: Mapping[str, TransferSize],
     sidecars: Mapping[str, Mapping[str, Any]],
@@ -46,13 +47,13 @@ def model_card(
 ) -> str:
     """The card in Markdown.
 
-    `files` are the manifest's entries and `sizes` what they weigh on the wire, by path; `sidecars` are by form ("fp32",
-    "int8", "u2e"), `report` is the evaluation's. `about` says where the weights come from, in Markdown; where it is
-    empty and they are the project's own, their card in `u2net/weights` says it.
+    The network sees pictures of `side` × `side` pixels. `files` are the manifest's entries and `sizes` what they weigh
+    on the wire, by path; `sidecars` are by form ("fp32", "int8", "u2e"), `report` is the evaluation's. `about` says
+    where the weights come from, in Markdown; where it is empty and they are the project's own, their card in
+    `u2net/weights` says it.
     """
     weights = sidecars["fp32"]["inputs"].get("weights", "")
     own = _is_own(name, weights)
-    side = sidecars["fp32"]["settings"]["size"]
     return f"""\
 # u2net-{name}
 

@@ -91,7 +91,7 @@ class TrainSettings:
     clip: float = 2.0  # largest gradient norm
     ema: float = 0.998  # average of weights; its memory is 500 steps
     seed: int = 0  # of the order of pictures and of every augmentation
-    sizes: tuple[int, ...] = ()  # input sides in pixels, drawn per step; by default the one it was taught at
+    sizes: tuple[int, ...] = ()  # input sides in pixels, drawn per step; by default the network's own
     precision: str = "auto"  # "fp32", "bf16", "fp16" (older GPUs); auto is bf16 on GPUs that have it, else fp32
     frozen: bool = False  # batch norm keeps its statistics: for few pictures and small batches
     at_once: int = 0  # pictures of a batch in memory, where frozen; 0 is all: fewer suit a processor, all a GPU

@@ -41,9 +41,9 @@ def _start(path: Path | None, config: U2NetConfig | None, seed: int) -> U2Net:
         with seeded(seed):
             return U2Net(config)
     model = load_checkpoint(path)
-    if config is not None and not model.config.same_shape(config):
-        raise ConfigError(f"{path} is not a {config.name} but a {model.config.name}")
     if config is not None:
+        if not model.config.same_shape(config):
+            raise ConfigError(f"{path} is not a {config.name} but a {model.config.name}")
         model.config = replace(model.config, size=config.size)
     return model
 

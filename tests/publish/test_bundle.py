@@ -178,10 +178,10 @@ def test_a_card_of_other_weights_claims_nothing(bundle: Path, stages: list[str |
     provenance = read_manifest(bundle).provenance
     other = {**provenance, "fp32": {**provenance["fp32"], "inputs": {"weights": "ab" * 32}}}
     report = load_report(bundle / "report" / "report.json")
-    card = model_card("lite", [], {}, other, report)
+    card = model_card("lite", 320, [], {}, other, report)
     assert "ecssd (150)" not in card and "clothing-dataset" not in card
     assert "ab" * 32 in card
-    assert "Portraits of our own." in model_card("lite", [], {}, other, report, "Portraits of our own.")
+    assert "Portraits of our own." in model_card("lite", 320, [], {}, other, report, "Portraits of our own.")
 
 
 def test_on_request_onnxruntime_too(stages: list[str | Path], tmp_path: Path) -> None:
