@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from u2net.agreement import mask_iou
+from u2net.agreement import agreement_iou
 from u2net.errors import ModelError, QualityError
 from u2net.preprocess import normalise, resize_bilinear
 
@@ -34,7 +34,7 @@ def measure_agreement(
     for picture in pictures:
         tensor = normalise(resize_bilinear(picture, *session.input_size))
         ours, theirs = session.run(tensor), reference(tensor)
-        iou.append(mask_iou(ours > 0.5, theirs > 0.5))
+        iou.append(agreement_iou(ours > 0.5, theirs > 0.5))
         difference.append(float(np.abs(ours - theirs).mean(dtype=np.float64)))
     figures: dict[str, float | int] = {
         "pictures": len(pictures),

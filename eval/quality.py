@@ -4,8 +4,8 @@ Each picture is decoded once and given to every model in the same worker process
 alone. Rows go to a journal (one JSON line each, keyed by what the model's and the picture's bytes are) as they come, so
 a run that was stopped goes on where it was, and a model that has changed is judged anew.
 
-Agreement is with the first model, on the 8-bit masks at the picture's size: IoU at one half, and the mean absolute
-difference (raw: no stretching).
+Agreement is with the first model, on the 8-bit masks at the picture's size: IoU at one half (`agreement_iou`), and the
+mean absolute difference (raw: no stretching).
 
 With `second_look` each picture is looked at again as the runner does (`u2net.second_look`), and both masks are scored.
 """
@@ -27,7 +27,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from u2net.agreement import mask_iou
+from u2net.agreement import agreement_iou
 from u2net.errors import ConfigError, DataError, ModelError, OutputError, U2NetError
 from u2net.preprocess import resize_bilinear, sides, to_tensor
 from u2net.sampling import to_alpha
@@ -40,7 +40,7 @@ __all__ = ["FolderSamples", "ProceduralSamples", "QualitySettings", "Sample", "j
 
 ByteArray = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
-JOURNAL_VERSION = 2  # rows of another version are judged anew
+JOURNAL_VERSION = 3  # rows of another version are judged anew
 NOTICED = 0.05  # of IoU: a change that is seen in the picture
 DEFAULT_PROCEDURAL = 64  # scenes: enough for each kind of subject to come up several times
 
@@ -263,7 +263,7 @@ def _judge_one(task: _Task) -> list[dict[str, Any]] | U2NetError:
             mask, again = made[index]
             row = _row(score(mask, truth, task.stretch))
             row["agreement"] = {
-                "iou": mask_iou(mask > 127, reference > 127),
+                "iou": agreement_iou(mask > 127, reference > 127),
                 "mae": float(np.abs(mask.astype(np.int16) - reference).mean() / 255),
             }
             if again is not None:

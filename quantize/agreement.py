@@ -10,15 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from u2net.agreement import EMPTY_SHARE
+
 from .sessions import open_session
 
-__all__ = ["EMPTY_SHARE", "Agreement", "agreement", "mask_share", "run_maps", "to_map"]
+__all__ = ["Agreement", "agreement", "mask_share", "run_maps", "to_map"]
 
 FloatArray = npt.NDArray[np.float32]
 Array64 = npt.NDArray[np.float64]
-
-#: A mask that covers less of the picture than this holds no subject: 102 pixels of 320×320.
-EMPTY_SHARE = 1e-3
 
 
 @dataclass(frozen=True)

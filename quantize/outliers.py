@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from datasets.calibration import calibration_images
-from u2net.agreement import mask_iou
+from u2net.agreement import EMPTY_SHARE, mask_iou
 
-from .agreement import EMPTY_SHARE, maps_of, mask_share
+from .agreement import maps_of, mask_share
 from .graph import load_graph
 from .inputs import network_inputs
 from .plan import Progress

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from datasets.calibration import CalibrationSplit
 from datasets.folder import some
+from u2net.agreement import EMPTY_SHARE
 from u2net.errors import DataError, QualityError
 
-from .agreement import EMPTY_SHARE, Agreement
+from .agreement import Agreement
 from .pipeline import Quantized
 from .settings import QuantizeSettings
 
