@@ -43,7 +43,7 @@ OUTPUT_NAMES = ("alpha", "side1", "side2", "side3", "side4", "side5", "side6")
 
 
 def fold_batch_norm(model: U2Net) -> U2Net:
-    """A copy of `model` whose batch norms have become part of the convolutions before them (Jacob et al., 1712.05877).
+    """A copy of `model` whose batch norms have become part of the convolutions before them.
 
     The state dict keeps the convolutions' names and loses the `bn_s1.*`. Evaluation mode only.
     """
@@ -51,13 +51,9 @@ def fold_batch_norm(model: U2Net) -> U2Net:
     for block in folded.modules():
         if not isinstance(block, REBNCONV) or not isinstance(block.bn_s1, nn.BatchNorm2d):
             continue
-        conv, norm = block.conv_s1, block.bn_s1
-        assert norm.running_mean is not None and norm.running_var is not None and conv.bias is not None
-        scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-        weight = conv.weight.double() * scale.reshape(-1, 1, 1, 1)
-        bias = (conv.bias.double() - norm.running_mean.double()) * scale + norm.bias.double()
-        conv.weight = nn.Parameter(weight.float(), requires_grad=False)
-        conv.bias = nn.Parameter(bias.float(), requires_grad=False)
+        weight, bias = block.folded()
+        block.conv_s1.weight = nn.Parameter(weight, requires_grad=False)
+        block.conv_s1.bias = nn.Parameter(bias, requires_grad=False)
         block.bn_s1 = nn.Identity()  # type: ignore[assignment]
     return folded
 

@@ -130,10 +130,10 @@ def _input_of(model: U2Net, stage: str, block: REBNCONV, x: Tensor, outputs: dic
 def _fold(block: REBNCONV) -> None:
     """Make the batch norm of `block` a part of its convolution, and an identity, in place."""
     conv, norm = block.conv_s1, block.bn_s1
-    assert norm.running_mean is not None and norm.running_var is not None and conv.bias is not None
-    slope = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    conv.weight.mul_(slope.reshape(-1, 1, 1, 1))
-    conv.bias.copy_((conv.bias - norm.running_mean) * slope + norm.bias)
+    assert conv.bias is not None
+    weight, bias = block.folded()
+    conv.weight.copy_(weight)
+    conv.bias.copy_(bias)
     norm.reset_running_stats()
     norm.weight.fill_((1 + norm.eps) ** 0.5)
     norm.bias.zero_()

@@ -150,6 +150,19 @@ class REBNCONV(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.relu_s1(self.bn_s1(self.conv_s1(x)))
 
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of a convolution that does what this one and its batch norm do in evaluation mode, float32.
+
+        Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+        CVPR 2018, section 3.2.
+        """
+        conv, norm = self.conv_s1, self.bn_s1
+        assert norm.running_mean is not None and norm.running_var is not None and conv.bias is not None
+        scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+        weight = conv.weight.double() * scale.reshape(-1, 1, 1, 1)
+        bias = (conv.bias.double() - norm.running_mean.double()) * scale + norm.bias.double()
+        return weight.float(), bias.float()
+
 
 def upsample_to(x: Tensor, like: Tensor) -> Tensor:
     """Bilinear resize of `x` (N, C, h, w) to the height and width of `like` (N, *, H, W), half-pixel centres."""
