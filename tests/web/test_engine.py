@@ -132,7 +132,9 @@ def test_a_model_that_answers_wrong_is_not_used(page: Page, host: WebHost, packe
     host.pages["/app/model/manifest.json"] = json.dumps(manifest)
     out = call(page, CREATE)
     assert out["error"] == "EngineError"
-    assert "failed the self-test" in out["message"]
+    assert "the engine failed: its mask of the self-test differs by" in out["message"]
+    kept = page.evaluate("async () => (await (await caches.open('u2net-remover-1')).keys()).map(({ url }) => url)")
+    assert any("int8.u2e?sha256=" in url for url in kept), "what has been downloaded is kept"
 
 
 def test_onnx_runtime_takes_over_with_a_reason(

@@ -65,13 +65,20 @@ export async function openNetwork(bundle: Bundle, options: NetworkOptions, repor
   const start = (open: Open): Promise<Network> => open({ manifest, load }, options, report, notes);
   /** The network, or why there is none. Altered bytes are an alarm, not a reason to try something else quietly. */
   const attempt = async (name: string, open: Open): Promise<Network | string> => {
+    let network: Network | undefined;
     try {
-      const network = await start(open);
-      const distrust = await distrusted(network, manifest);
-      if (!distrust) return network;
-      await network.dispose();
-      return distrust;
+      network = await start(open);
+      const test = manifest.self_test;
+      if (test?.picture === PICTURE_VERSION) {
+        const { info } = network;
+        info.selfTestDifference = selfTestDifference(await network.run(selfTestPicture(info.size)), info.size, test);
+        if (!(info.selfTestDifference <= test.tolerance)) {
+          throw new EngineError(`its mask of the self-test differs by ${info.selfTestDifference.toFixed(3)}, over ${test.tolerance}`);
+        }
+      }
+      return network;
     } catch (error) {
+      await network?.dispose();
       load.signal?.throwIfAborted();
       if (error instanceof RemoverError && ["integrity", "download"].includes(error.code)) throw error;
       return `${name} failed: ${line(error)}`;
@@ -110,23 +117,6 @@ export function chooseModel(manifest: Manifest, device: NetworkOptions["device"]
     ?? findModel(manifest, ["int8"], ["u2e"]) ?? findModel(manifest, WASM_PRECISIONS, ["onnx", "ort"]);
   if (!found) throw new ManifestError(`the bundle has no model for ${device}`);
   return found;
-}
-
-/** Why this backend's masks cannot be trusted; undefined where they can, or where the bundle has no answer to compare with. */
-async function distrusted(network: Network, manifest: Manifest): Promise<string | undefined> {
-  const test = manifest.self_test;
-  const { info } = network;
-  if (!test || test.picture !== PICTURE_VERSION) return undefined;
-  let difference: number;
-  try {
-    difference = selfTestDifference(await network.run(selfTestPicture(info.size)), info.size, test);
-  } catch (error) {
-    return `${info.backend} failed the self-test: ${line(error)}`;
-  }
-  info.selfTestDifference = difference;
-  return difference <= test.tolerance
-    ? undefined
-    : `${info.backend} failed the self-test: its mask differs by ${difference.toFixed(3)}, over ${test.tolerance}`;
 }
 
 /** Why WebGPU is not even tried. */

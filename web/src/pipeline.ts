@@ -52,8 +52,12 @@ export class Pipeline {
     const onBytes: LoadOptions["onBytes"] = (file, loaded, total) => report.bytes(file, loaded, total);
     prepareEngine(options);
     const bundle = await openBundle(options, { signal, onBytes });
-    const network = await openNetwork(bundle, options, report);
-    await Promise.all(bundle.load.keeping);
+    let network: Network;
+    try {
+      network = await openNetwork(bundle, options, report);
+    } finally {
+      await Promise.all(bundle.load.keeping); // a model that this device cannot run is kept all the same: the next try may
+    }
     report.report("ready");
     return new Pipeline(network, options.maxPixels);
   }
