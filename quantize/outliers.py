@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from datasets.calibration import calibration_images
-from u2net.agreement import EMPTY_SHARE, mask_iou
+from u2net.agreement import holds_subject, mask_iou
 
 from .agreement import maps_of, mask_share
 from .graph import load_graph
@@ -76,7 +76,7 @@ def outliers(
             round(float(np.abs(a - b).mean(dtype=np.float64)), 6),
         )
         for name, a, b in zip(pictures.names, reference, found, strict=True)
-        if ((a > 0.5) | (b > 0.5)).mean() >= EMPTY_SHARE
+        if holds_subject((a > 0.5) | (b > 0.5))
     ]
     rows = sorted(rows, key=lambda row: row.iou)[:worst]
     lines = [

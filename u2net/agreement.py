@@ -5,10 +5,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["EMPTY_SHARE", "agreement_iou", "mask_iou"]
+__all__ = ["EMPTY_SHARE", "agreement_iou", "holds_subject", "mask_iou"]
 
 #: A mask that covers less of the picture than this holds no subject: 102 pixels of 320×320.
 EMPTY_SHARE = 1e-3
+
+
+def holds_subject(mask: npt.NDArray[np.bool_]) -> bool:
+    """Whether a bool mask covers `EMPTY_SHARE` of its picture or more."""
+    return bool(mask.mean() >= EMPTY_SHARE)
 
 
 def mask_iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
@@ -23,4 +28,4 @@ def agreement_iou(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
     On a picture whose map hardly reaches one half, a few stray pixels of either model would otherwise weigh as much as
     a subject that is lost.
     """
-    return mask_iou(a, b) if np.count_nonzero(a | b) >= EMPTY_SHARE * a.size else 1.0
+    return mask_iou(a, b) if holds_subject(a | b) else 1.0
