@@ -22,6 +22,9 @@ enum {
 static const u64 LEAST_SHARE = 3 * 1000 * 1000;
 /// Shares for each thread, so that one that was interrupted holds up little.
 static const u64 SHARES_PER_THREAD = 4;
+/// Shares at least, with one thread too: browsers begin with code that was compiled in haste, and take the better one, once
+/// they have it, where a function is called again.
+static const u64 LEAST_SHARES = 16;
 
 /// Multiplications of one run: 1.5 times those of the largest U²-Net at 1024 × 1024.
 static const u64 MAX_PRODUCTS = 600ull * 1000 * 1000 * 1000;
@@ -523,7 +526,8 @@ enum Status load(Network *network, u8 *file, u32 bytes, i32 threads, u32 *place)
     if (status == STATUS_OK && loader.products > MAX_PRODUCTS) status = STATUS_MALFORMED;
     if (status != STATUS_OK) return status;
     clear_at_first_write(&loader, i, &network->steps[i]);
-    u64 most = threads > 1 ? SHARES_PER_THREAD * (u64)threads : 1, parts = loader.work / LEAST_SHARE;
+    u64 most = SHARES_PER_THREAD * (u64)threads, parts = loader.work / LEAST_SHARE;
+    if (most < LEAST_SHARES) most = LEAST_SHARES;
     network->steps[i].parts = (i32)(parts < 1 ? 1 : parts > most ? most : parts);
   }
   for (i32 t = 0; t < threads; t++)

@@ -7,10 +7,14 @@
 // that are not finished.
 #include "team.h"
 
+static void run_alone(const Step *step, i32 phase, u8 *scratch, RunPhase *run) {
+  for (i32 part = 0; part < step->parts; part++) run(step, phase, (Share){part, step->parts}, scratch);
+}
+
 #ifndef U2E_THREADS
 
 i32 team_run(const Network *network, i32 index, i32 phase, RunPhase *run) {
-  run(&network->steps[index], phase, (Share){0, 1}, network->scratch[0]);
+  run_alone(&network->steps[index], phase, network->scratch[0], run);
   return 1;
 }
 
@@ -55,7 +59,7 @@ static void take_shares(const Network *network, u8 *scratch, RunPhase *run) {
 i32 team_run(const Network *network, i32 index, i32 phase, RunPhase *run) {
   const Step *step = &network->steps[index];
   if (step->parts == 1 || network->threads == 1) {
-    run(step, phase, (Share){0, 1}, network->scratch[0]);
+    run_alone(step, phase, network->scratch[0], run);
     return 1;
   }
   if (index == 0 && phase == 0) team.runs++;

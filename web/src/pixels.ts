@@ -174,8 +174,8 @@ export function toTensor(picture: Float32Array): Float32Array<ArrayBuffer> {
   for (let i = 0; i < picture.length; i++) if (picture[i] > peak) peak = picture[i];
   peak ||= 1;
   const out = new Float32Array(picture.length);
-  for (let c = 0; c < 3; c++) {
-    for (let i = 0; i < plane; i++) out[c * plane + i] = (picture[i * 3 + c] / peak - MEAN[c]) / STD[c];
+  for (let i = 0, p = 0; i < plane; i++, p += 3) {
+    for (let c = 0; c < 3; c++) out[c * plane + i] = (picture[p + c] / peak - MEAN[c]) / STD[c];
   }
   return out;
 }
