@@ -115,13 +115,17 @@ INLINE void convolve(const Direct *job, const i32 stride, i32 begin, i32 end) {
   if (o < job->output.channels) convolve_4(job, stride, o, begin, end);
 }
 
+#define CONVOLVE(s) \
+  APART void convolve_at_##s(const Direct *job, i32 begin, i32 end) { convolve(job, s, begin, end); }
+DIRECT_STRIDES(CONVOLVE)
+
 void direct_run(const Direct *job, Share share) {
   i32 begin, end;
   share_out(share, job->output.height, &begin, &end);
   switch (job->stride) {
 #define CASE(s) \
   case s: \
-    convolve(job, s, begin, end); \
+    convolve_at_##s(job, begin, end); \
     return;
     DIRECT_STRIDES(CASE)
   }

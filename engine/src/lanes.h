@@ -13,6 +13,10 @@ typedef unsigned long long u64;
 
 #define INLINE static inline __attribute__((always_inline))
 
+/// A function that must stay one. Browsers compile each function well once it is hot, and that takes longer than in
+/// proportion to its length: until then the first picture is computed with code that was compiled in haste.
+#define APART static __attribute__((noinline))
+
 /// A loop that must stay a loop. LLVM moves unrolled chains of sums to their last use, which keeps every load alive and
 /// spills registers; rolled, the loop runs at the speed of its multiplications.
 #define KEEP_ROLLED _Pragma("clang loop unroll(disable)")

@@ -233,16 +233,24 @@ static enum Status load_stem(Loader *loader, const OperatorRecord *record, Step 
 
 /// The largest |convolution + bias| that any input can give, over all output channels.
 static u64 largest_sum(const i8 *weights, const i32 *bias, i32 output_channels, i32 channels) {
+  const v128_t none = zero(), ones = wasm_i16x8_const_splat(1);
   u64 most = 0;
-  for (i32 o = 0; o < output_channels; o++) {
+  for (i32 o = 0; o < output_channels; o += 4) {
     i32 block = min_i32(8, output_channels - o / 8 * 8);
     const i8 *w = weights + 9 * (o / 8 * 8) * channels + o % 8 * 2;
-    i64 positive = 0, negative = 0;
-    for (i32 n = 0; n < 9 * channels / 2; n++, w += 2 * block)
-      for (i32 i = 0; i < 2; i++) *(w[i] > 0 ? &positive : &negative) += w[i];
-    i64 high = 255 * positive + bias[o], low = 255 * negative + bias[o];
-    if (high > 0 && (u64)high > most) most = (u64)high;
-    if (low < 0 && (u64)-low > most) most = (u64)-low;
+    v128_t positive = none, negative = none;  // of four output channels
+    for (i32 n = 0; n < 9 * channels / 2; n++, w += 2 * block) {
+      v128_t pairs = wasm_i16x8_load8x8(w);
+      positive = wasm_i32x4_add(positive, wasm_i32x4_dot_i16x8(wasm_i16x8_max(pairs, none), ones));
+      negative = wasm_i32x4_add(negative, wasm_i32x4_dot_i16x8(wasm_i16x8_min(pairs, none), ones));
+    }
+    i32 sums[2][4];
+    wasm_v128_store(sums[0], positive), wasm_v128_store(sums[1], negative);
+    for (i32 i = 0; i < 4; i++) {
+      i64 high = 255 * (i64)sums[0][i] + bias[o + i], low = 255 * (i64)sums[1][i] + bias[o + i];
+      if (high > 0 && (u64)high > most) most = (u64)high;
+      if (low < 0 && (u64)-low > most) most = (u64)-low;
+    }
   }
   return most;
 }

@@ -65,6 +65,18 @@ INLINE void transform_input_tile(const u8 *from, i32 row_bytes, i32 pixel_bytes,
   }
 }
 
+/// G' times three vectors of 16-bit numbers, to `out[0]`, `out[step]`, ….
+INLINE void weight_transform(v128_t g0, v128_t g1, v128_t g2, v128_t *out, i32 step) {
+  v128_t g02 = wasm_i16x8_add(g0, g2), outer = wasm_i16x8_add(g0, wasm_i16x8_shl(g2, 2));
+  v128_t twice = wasm_i16x8_shl(g1, 1);
+  out[0] = wasm_i16x8_mul(g0, wasm_i16x8_const_splat(6));
+  out[step] = wasm_i16x8_mul(wasm_i16x8_add(g02, g1), wasm_i16x8_const_splat(-4));
+  out[2 * step] = wasm_i16x8_mul(wasm_i16x8_sub(g02, g1), wasm_i16x8_const_splat(-4));
+  out[3 * step] = wasm_i16x8_add(outer, twice);
+  out[4 * step] = wasm_i16x8_sub(outer, twice);
+  out[5 * step] = wasm_i16x8_mul(g2, wasm_i16x8_const_splat(12));
+}
+
 /// Aᵀ times six vectors of 32-bit numbers, to `out[0]`, `out[step]`, ….
 INLINE void output_transform(v128_t m0, v128_t m1, v128_t m2, v128_t m3, v128_t m4, v128_t m5, v128_t *out, i32 step) {
   v128_t p12 = wasm_i32x4_add(m1, m2), n12 = wasm_i32x4_sub(m1, m2);
@@ -201,12 +213,19 @@ i32 winograd_stride(i32 channels) {
   return 0;
 }
 
-static void multiply(const i16 *input, i32 input_step, i32 stride, i32 channels, const i16 *weights, i32 *sums,
+#define MULTIPLY(s) \
+  APART void multiply_at_##s(const i16 *input, i32 input_step, i32 channels, const i16 *weights, i32 *sums, \
+                             i32 sums_step, i32 output_channels, i32 tiles, const i32 *bias) { \
+    multiply_components(input, input_step, s, channels, weights, sums, sums_step, output_channels, tiles, bias); \
+  }
+WINOGRAD_STRIDES(MULTIPLY)
+
+INLINE void multiply(const i16 *input, i32 input_step, i32 stride, i32 channels, const i16 *weights, i32 *sums,
                      i32 sums_step, i32 output_channels, i32 tiles, const i32 *bias) {
   switch (stride) {
 #define CASE(s) \
   case s: \
-    multiply_components(input, input_step, s, channels, weights, sums, sums_step, output_channels, tiles, bias); \
+    multiply_at_##s(input, input_step, channels, weights, sums, sums_step, output_channels, tiles, bias); \
     return;
     WINOGRAD_STRIDES(CASE)
   }
@@ -234,22 +253,21 @@ u64 winograd_scratch_bytes(i32 output_channels, i32 stride) {
 /// Weights as `docs/engine.md` stores them, to 36 components of the same blocks: eight output channels (four in a last
 /// block), pairs of input channels.
 void winograd_transform_weights(const i8 *weights, i32 output_channels, i32 channels, i16 *transformed) {
-  static const i8 rows[6][3] = {{6, 0, 0}, {-4, -4, -4}, {-4, 4, -4}, {1, 2, 4}, {1, -2, 4}, {0, 0, 12}};
   i32 component = output_channels * channels;
   for (i32 o = 0; o < output_channels; o += 8) {
     i32 block = min_i32(8, output_channels - o) * channels;  // numbers of a block in one component, or at one tap
     const i8 *from = weights + 9 * o * channels;
     i16 *to = transformed + o * channels;
-    for (i32 n = 0; n < block; n++) {
-      i32 half[6][3];
-      for (i32 i = 0; i < 6; i++)
-        for (i32 x = 0; x < 3; x++)
-          half[i][x] = rows[i][0] * from[x * block + n] + rows[i][1] * from[(3 + x) * block + n] +
-                       rows[i][2] * from[(6 + x) * block + n];
-      for (i32 i = 0; i < 6; i++)
-        for (i32 j = 0; j < 6; j++)
-          to[(i * 6 + j) * component + n] =
-              (i16)(half[i][0] * rows[j][0] + half[i][1] * rows[j][1] + half[i][2] * rows[j][2]);
+    for (i32 n = 0; n < block; n += 8) {  // channels come in fours
+      v128_t half[18];
+      UNROLL for (i32 x = 0; x < 3; x++)
+        weight_transform(wasm_i16x8_load8x8(from + x * block + n), wasm_i16x8_load8x8(from + (3 + x) * block + n),
+                         wasm_i16x8_load8x8(from + (6 + x) * block + n), half + x, 3);
+      UNROLL for (i32 i = 0; i < 6; i++) {
+        v128_t row[6];
+        weight_transform(half[3 * i], half[3 * i + 1], half[3 * i + 2], row, 1);
+        UNROLL for (i32 j = 0; j < 6; j++) wasm_v128_store(to + (i * 6 + j) * component + n, row[j]);
+      }
     }
   }
 }
@@ -261,7 +279,20 @@ static void copy_inside(const u8 *tile, View output, i32 y, i32 x, i32 channel, 
       __builtin_memcpy(pixel(output, y + r, x + c) + channel, tile + (r * 4 + c) * 8, (u32)channels);
 }
 
-static void write_tiles(const Winograd *job, const i32 *sums, i32 sums_step, i32 first, i32 count) {
+/// Tiles `first` to before `first + count`, transformed. Those that hang over the edge read what lies behind the last
+/// row; such numbers reach no output that is kept.
+APART void read_tiles(const Winograd *job, i16 *transformed, i32 input_step, i32 first, i32 count) {
+  View input = job->input;
+  i32 across = (input.width + 3) / 4, ty = first / across, tx = first % across;
+  for (i32 t = 0; t < count; t++) {
+    const u8 *from = pixel(input, ty * 4 - 1, tx * 4 - 1);
+    for (i32 c = 0; c < input.channels; c += 8)
+      transform_input_tile(from + c, input.row_bytes, input.pixel_bytes, transformed + t * job->stride + c, input_step);
+    if (++tx == across) tx = 0, ty++;
+  }
+}
+
+APART void write_tiles(const Winograd *job, const i32 *sums, i32 sums_step, i32 first, i32 count) {
   View output = job->output;
   i32 across = (output.width + 3) / 4;
   for (i32 o = 0; o < output.channels; o += 8) {
@@ -283,7 +314,6 @@ static void write_tiles(const Winograd *job, const i32 *sums, i32 sums_step, i32
   }
 }
 
-/// Tiles that hang over the edge read what lies behind the last row. Those numbers reach no output that is kept.
 void winograd_run(const Winograd *job, u8 *scratch, Share share) {
   View input = job->input;
   i32 across = (input.width + 3) / 4, down = (input.height + 3) / 4, begin, end;
@@ -294,14 +324,8 @@ void winograd_run(const Winograd *job, u8 *scratch, Share share) {
   i16 *transformed = (i16 *)scratch;
   i32 *sums = (i32 *)(scratch + COMPONENTS * input_component(job->stride));
   for (i32 first = begin; first < end; first += MAX_TILES) {
-    i32 count = min_i32(MAX_TILES, end - first), ty = first / across, tx = first % across;
-    for (i32 t = 0; t < count; t++) {
-      const u8 *from = pixel(input, ty * 4 - 1, tx * 4 - 1);
-      for (i32 c = 0; c < input.channels; c += 8)
-        transform_input_tile(from + c, input.row_bytes, input.pixel_bytes, transformed + t * job->stride + c,
-                             input_step);
-      if (++tx == across) tx = 0, ty++;
-    }
+    i32 count = min_i32(MAX_TILES, end - first);
+    read_tiles(job, transformed, input_step, first, count);
     multiply(transformed, input_step, job->stride, input.channels, job->weights, sums, sums_step,
              job->output.channels, round_up(count, 4), job->bias);
     write_tiles(job, sums, sums_step, first, count);
