@@ -67,6 +67,9 @@ def test_package_contents_and_size(tarball: Path) -> None:
     standalone = len(gzip.compress(code["dist/standalone.js"], 9))
     print(f"standalone.js: {standalone} bytes gzip")
     assert standalone <= STANDALONE_GZIP_BYTES
+    assert b"__esModule" not in code["dist/standalone.js"], (
+        "no module of it is CommonJS: bytes in one cost a property each when it is imported"
+    )
     joined = b"".join(code.values())
     assert not re.search(rb"\beval\(|new Function\(|https?://(?!www\.w3\.org)", joined), (
         "no eval, no address of anyone's"
