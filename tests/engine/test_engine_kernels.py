@@ -103,13 +103,18 @@ def test_a_convolution_is_the_plain_integer_convolution(
 
 @pytest.mark.parametrize(("excess", "kind"), [(-1, WINOGRAD), (0, DIRECT)])
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_sums_up_to_the_bound_of_the_winograd_kernel(host: WasmEngine, excess: int, kind: int, sign: int) -> None:
+@pytest.mark.parametrize("loud", [0, 5, 11])  # in the lower and upper half of a block of eight, and in one of four
+def test_sums_up_to_the_bound_of_the_winograd_kernel(
+    host: WasmEngine, excess: int, kind: int, sign: int, loud: int
+) -> None:
     """The loader takes the other kernel from |sum| = 2²⁵ on; below it, every sum is right to the last digit."""
     source = np.full((9, 10, 64), 255, np.uint8)
-    weight = np.full((8, 64, 3, 3), sign * 127, np.int8)
+    weight = np.zeros((12, 64, 3, 3), np.int8)
+    weight[loud] = sign * 127
     exact = plain_convolution(source, weight, 1)
-    bias = np.full(8, sign * (2**25 + excess) - exact[4, 4, 0], np.int64)
-    multiplier = np.full(8, sign * 2.0**-18, np.float32)
+    bias = np.zeros(12, np.int64)
+    bias[loud] = sign * (2**25 + excess) - exact[4, 4, loud]
+    multiplier = np.full(12, sign * 2.0**-18, np.float32)
     got, used = convolution(source, weight, bias.astype(np.int32), multiplier).run(host, [source])
     assert used == kind
     np.testing.assert_array_equal(got, np.clip(np.rint((exact + bias).astype(np.float32) * multiplier), 0, 255))
