@@ -68,7 +68,7 @@ def unpacked(package: Path) -> Path:
     folder = package.with_name("unpacked")
     shutil.rmtree(folder, ignore_errors=True)
     with tarfile.open(package) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder)
     return folder / "package"
 
 
