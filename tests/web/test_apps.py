@@ -68,6 +68,7 @@ def unpacked(package: Path) -> Path:
     folder = package.with_name("unpacked")
     shutil.rmtree(folder, ignore_errors=True)
     with tarfile.open(package) as archive:
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11 has it from 3.11.4 on
         archive.extractall(folder)
     return folder / "package"
 
